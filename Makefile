@@ -1,0 +1,46 @@
+# stalewise: everything from a bare clone. Needs Python >= 3.11 and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+RUN    := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format validate bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(READY) ## create .venv with the pinned versions
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "stalewise needs Python >= 3.11; say make PYTHON=python3.12"; exit 2; }
+	@echo "installing into $(VENV) (once; PyTorch and Ray take a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+demo: $(READY) ## the main job on a real trace: fit, plan, predict, simulate, train, report
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh $(RUN)
+
+test: $(READY) ## the test suite
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## style, types, import direction
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: $(READY) ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+validate: $(READY) ## tables of theory against simulation
+	@$(BIN)/python validation/time_to_target.py
+
+bench: $(READY) ## measured speed, answers checked
+	@$(BIN)/python benchmarks/events.py
+
+clean: ## remove the environment and the runs
+	rm -rf $(VENV) runs

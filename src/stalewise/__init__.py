@@ -1,0 +1,1 @@
+"""How many workers, what staleness, what learning rate, how long, and when to stay synchronous."""

@@ -1,0 +1,297 @@
+"""A study: what is trained, on which cluster, under which schedule, towards which target. TOML in and out."""
+
+import ast
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from stalewise.delays import AbstractDelay, Constant, parse_delay
+from stalewise.errors import InputError
+from stalewise.protocol import AbstractServer, AsyncServer, SyncServer
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+QUADRATIC = "quadratic"
+NETWORKS = ("digits-mlp",)
+POLICIES = ("async", "sync")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Workload(_Section):
+    """What is trained.
+
+    For ``quadratic`` the loss is 1/2 sum_i lambda_i x_i^2 and everything about it stands here. For a network the
+    model, data and batch come with its ``kind``.
+    """
+
+    kind: Literal["quadratic", "digits-mlp"] = "quadratic"
+    eigenvalues: list[Positive] | None = Field(default=None, description="Hessian eigenvalues")
+    gradient_noise: NonNegative | list[NonNegative] = Field(
+        default=0.0, description="variance of one stochastic gradient along each eigenvector"
+    )
+    start: Finite | list[Finite] = Field(default=1.0, description="initial distance along each eigenvector")
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether the whole landscape stands in the study."""
+        return self.kind == QUADRATIC
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "Workload":
+        if not self.is_quadratic:
+            given = sorted(self.model_fields_set & {"eigenvalues", "gradient_noise", "start"})
+            if given:
+                raise ValueError(f'{given[0]} belongs to kind = "quadratic"; {self.kind} brings its own landscape')
+            return self
+        if not self.eigenvalues:
+            raise ValueError('eigenvalues is missing: a quadratic needs at least one, for example [1.0, 0.1]')
+        for name in ("gradient_noise", "start"):
+            value = getattr(self, name)
+            if isinstance(value, list) and len(value) != len(self.eigenvalues):
+                raise ValueError(f"{name} has {len(value)} values for {len(self.eigenvalues)} eigenvalues")
+        return self
+
+    def modes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Eigenvalues, gradient-noise variances and starting distances of a quadratic, each of shape (modes,)."""
+        eigenvalues = np.array(self.eigenvalues, float)
+        return (
+            eigenvalues,
+            np.broadcast_to(np.asarray(self.gradient_noise, float), eigenvalues.shape).copy(),
+            np.broadcast_to(np.asarray(self.start, float), eigenvalues.shape).copy(),
+        )
+
+
+class Cluster(_Section):
+    """Who computes, and how long one gradient takes: download + compute + upload, independent [s]."""
+
+    workers: Annotated[int, Field(ge=1)]
+    compute: str = Field(description="law of the computing time of one gradient")
+    download: str = "constant(0)"
+    upload: str = "constant(0)"
+    start: Literal["together", "staggered"] = "together"
+    _folder: Path = PrivateAttr(default=Path("."))
+
+    @field_validator("compute", "download", "upload")
+    @classmethod
+    def _readable(cls, text: str, info) -> str:
+        try:
+            parse_delay(text, folder=(info.context or {}).get("folder", "."))
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember where relative file names are looked up."""
+        if context:
+            self._folder = Path(context.get("folder", "."))
+
+    def delay(self) -> AbstractDelay:
+        """Law of a whole cycle of one worker [s]: from reading the parameters to the gradient's arrival."""
+        law = self._part(self.compute)
+        for text in (self.download, self.upload):
+            law = law + self._part(text)
+        if law.mean <= 0:
+            raise InputError(f"cluster.compute must take time, got {self.compute!r} with a mean of 0 seconds")
+        return law
+
+    def _part(self, text: str) -> AbstractDelay:
+        return parse_delay(text, folder=self._folder)
+
+
+class Schedule(_Section):
+    """How it is trained. What is left out, `plan` chooses; `predict`, `simulate` and `train` need a learning rate."""
+
+    policy: Literal["async", "sync"] | None = None
+    active_workers: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Positive | None = None
+    max_staleness: Annotated[int, Field(ge=0)] | None = Field(default=None, description="in updates")
+    on_stale: Literal["drop"] = "drop"
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="samples a gradient; default 1 for quadratic, 32 for networks"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Schedule":
+        if self.policy == "sync" and self.max_staleness is not None:
+            raise ValueError('max_staleness has no meaning under policy = "sync": nothing is ever stale')
+        return self
+
+
+class Target(_Section):
+    """Where training should end up."""
+
+    loss: Positive = Field(description="excess loss for quadratic, training loss otherwise")
+    time_limit: Positive | None = Field(default=None, description="stop here at the latest [s]")
+
+
+class Study(_Section):
+    """One question: workload, cluster, schedule, target."""
+
+    workload: Workload
+    cluster: Cluster
+    schedule: Schedule = Schedule()
+    target: Target
+
+    @model_validator(mode="after")
+    def _enough_workers(self) -> "Study":
+        active = self.schedule.active_workers
+        if active is not None and active > self.cluster.workers:
+            raise ValueError(
+                f"schedule.active_workers must be at most cluster.workers = {self.cluster.workers}, got {active}"
+            )
+        return self
+
+    @property
+    def active_workers(self) -> int:
+        """Workers that take part: all of them unless the schedule says fewer."""
+        return self.schedule.active_workers or self.cluster.workers
+
+    @property
+    def batch_size(self) -> int:
+        """Samples behind one gradient."""
+        return self.schedule.batch_size or (1 if self.workload.is_quadratic else 32)
+
+    @property
+    def learning_rate(self) -> float:
+        """The schedule's learning rate; an error if it has none."""
+        if self.schedule.learning_rate is None:
+            raise InputError("schedule.learning_rate is missing: give one, or let `stalewise plan` choose it")
+        return self.schedule.learning_rate
+
+    @property
+    def policy(self) -> str:
+        """The schedule's policy; an error if it has none."""
+        if self.schedule.policy is None:
+            raise InputError(f"schedule.policy is missing: give one of {', '.join(POLICIES)}, or let `stalewise plan` choose")
+        return self.schedule.policy
+
+    def server(self) -> AbstractServer:
+        """A fresh server for this schedule."""
+        if self.policy == "sync":
+            return SyncServer(self.active_workers)
+        return AsyncServer(self.active_workers, self.schedule.max_staleness)
+
+    def with_schedule(self, **changes: Any) -> "Study":
+        """The same study under a changed schedule; a value of None takes a field out."""
+        return self._with("schedule", changes)
+
+    def with_cluster(self, **changes: Any) -> "Study":
+        """The same study on a changed cluster."""
+        return self._with("cluster", changes)
+
+    def _with(self, section: str, changes: dict[str, Any]) -> "Study":
+        data = self.as_dict()
+        data[section] = {k: v for k, v in {**data.get(section, {}), **changes}.items() if v is not None}
+        return make_study(data, folder=self.cluster._folder)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, without what was left out."""
+        return self.model_dump(exclude_none=True, exclude_unset=True)
+
+    def to_toml(self) -> str:
+        """The study as a TOML document that `load_study` reads back."""
+        return tomli_w.dumps(self.as_dict())
+
+
+def make_study(data: dict[str, Any], *, folder: str | Path = ".") -> Study:
+    """Build a study from nested plain values; relative file names are looked up in ``folder``.
+
+    Raises:
+        InputError: A field is wrong, missing or unknown; one line that names it, its value and what is allowed.
+    """
+    try:
+        return Study.model_validate(data, context={"folder": folder})
+    except ValidationError as error:
+        raise InputError(_one_line(error)) from None
+
+
+def load_study(path: str | Path, *, overrides: Sequence[str] = ()) -> Study:
+    """Read a study from a TOML file.
+
+    Args:
+        path: The file; relative names of trace files in it are looked up beside it.
+        overrides: Texts such as ``"schedule.learning_rate=0.1"``, each replacing one field.
+
+    Raises:
+        InputError: The file or a field is wrong; one line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"study file: {str(path)!r} does not exist") from None
+    except UnicodeDecodeError:
+        raise InputError(f"study file: {str(path)!r} is not a text file") from None
+    except OSError as error:
+        raise InputError(f"study file: cannot read {str(path)!r}: {error.strerror}") from None
+    return parse_study(text, folder=path.parent, overrides=overrides, source=path.name)
+
+
+def parse_study(
+    text: str, *, folder: str | Path = ".", overrides: Sequence[str] = (), source: str = "study"
+) -> Study:
+    """Read a study from TOML text. See `load_study`."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: not valid TOML: {error}") from None
+    for override in overrides:
+        _override(data, override)
+    return make_study(data, folder=folder)
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) != 2 or not all(parts):
+        raise InputError(f"--set: write section.field=value, for example schedule.learning_rate=0.1; got {text!r}")
+    section = data.setdefault(parts[0], {})
+    if not isinstance(section, dict):
+        raise InputError(f"--set: {parts[0]!r} is not a section of the study, got {text!r}")
+    section[parts[1]] = _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if not (isinstance(part, str) and "[" in part) and part != "float")
+    kind, value = first["type"], first.get("input")
+    if kind == "extra_forbidden":
+        return f"{place} is not a known field{_near(first['loc'])}"
+    if kind == "missing":
+        return f"{place} is missing"
+    message = str(first.get("ctx", {}).get("error", "")) or first["msg"].replace("Input should be", "must be")
+    if kind == "value_error" and (len(first["loc"]) < 2 or isinstance(value, dict) or message.split()[0].endswith(":")):
+        return f"{place}: {message}" if place else message
+    return f"{place} {message}, got {value!r}"
+
+
+def _near(location: tuple[int | str, ...]) -> str:
+    sections = {"workload": Workload, "cluster": Cluster, "schedule": Schedule, "target": Target}
+    model = sections.get(str(location[0])) if len(location) > 1 else Study
+    if model is None:
+        return ""
+    names = list(model.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(names)}"

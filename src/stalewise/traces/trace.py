@@ -1,0 +1,72 @@
+"""A trace: what a cluster was measured to do, one row a gradient."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stalewise.errors import InputError
+
+COLUMNS = ("worker", "start", "end", "pulled_version", "applied_version", "compute", "download", "upload", "grad_norm")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Gradients of a fleet of workers, in the order in which they ended.
+
+    Attributes:
+        worker: Label of the worker, shape (n,), strings.
+        start: When it began to read its parameters [s], shape (n,).
+        end: When its gradient reached the server [s], shape (n,).
+        optional: Further columns by name (`COLUMNS`), each of shape (n,), NaN where unknown.
+        notes: What a reader assumed or repaired, one sentence each.
+        source: Where it came from.
+    """
+
+    worker: NDArray[np.str_]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    optional: dict[str, NDArray[np.float64]]
+    notes: tuple[str, ...] = ()
+    source: str = "trace"
+
+    def __post_init__(self) -> None:
+        if len(self.worker) == 0:
+            raise InputError(f"{self.source}: no gradient in it; a trace needs at least one row")
+        for name, values in (("start", self.start), ("end", self.end)):
+            if len(values) != len(self.worker):
+                raise InputError(f"{self.source}: {name} has {len(values)} values for {len(self.worker)} gradients")
+            bad = ~np.isfinite(values)
+            if bad.any():
+                self._refuse(name, values, int(np.argmax(bad)), "a finite number of seconds")
+        wrong = self.end <= self.start
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            self._refuse("end", self.end, row, f"later than its start, {self.start[row]:g} s")
+
+    def _refuse(self, name: str, values: NDArray[np.float64], row: int, allowed: str) -> None:
+        raise InputError(f"{self.source}: {name} must be {allowed}, got {values[row]:g} in data row {row + 1}")
+
+    def __len__(self) -> int:
+        return len(self.worker)
+
+    @property
+    def durations(self) -> NDArray[np.float64]:
+        """How long each gradient took [s], shape (n,)."""
+        return self.end - self.start
+
+    @property
+    def staleness(self) -> NDArray[np.int64] | None:
+        """Versions that went by between reading and applying, of the rows that say so; None if none does."""
+        if not {"pulled_version", "applied_version"} <= self.optional.keys():
+            return None
+        age = self.optional["applied_version"] - self.optional["pulled_version"]
+        age = age[np.isfinite(age)]
+        return age.astype(np.int64) if len(age) else None
+
+    def by_worker(self) -> dict[str, NDArray[np.float64]]:
+        """Durations [s] of each worker, in the order of their starts."""
+        order = np.argsort(self.start, kind="stable")
+        labels, which = np.unique(self.worker[order], return_inverse=True)
+        durations = self.durations[order]
+        return {str(label): durations[which == i] for i, label in enumerate(labels)}
