@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from stalewise.errors import InputError
@@ -137,6 +138,30 @@ class Trajectory(_Part):
     def to_json(self) -> str:
         """One strictly valid JSON document."""
         return to_json(self.model_dump())
+
+
+def settling_time(time: ArrayLike, loss: ArrayLike, target: float) -> float | None:
+    """Last time at which the loss comes down through ``target`` to stay below it [s].
+
+    Args:
+        time: Rising times [s], shape (points,).
+        loss: Loss at those times, shape (points,).
+        target: The loss to stay below, above zero.
+
+    Returns:
+        The crossing, interpolated linearly in the logarithm of the loss; ``time[0]`` if the loss is never above; None
+        if the loss ends above the target.
+    """
+    time, loss = np.asarray(time, float), np.asarray(loss, float)
+    above = np.flatnonzero(~(loss <= target))
+    if len(above) == 0:
+        return float(time[0])
+    last = int(above[-1])
+    if last == len(loss) - 1:
+        return None
+    high, low = loss[last], max(loss[last + 1], 1e-300)
+    share = math.log(high / target) / math.log(high / low) if math.isfinite(high) else 1.0
+    return float(time[last] + share * (time[last + 1] - time[last]))
 
 
 def load_trajectory(path: str | Path) -> Trajectory:

@@ -1,1 +1,23 @@
-"""Placeholder."""
+"""How it converges: delay equation and delayed recursion; roots, limits, moments."""
+
+from stalewise.dynamics.limits import (
+    StepLimit,
+    constant_step_limit,
+    decay_rate,
+    memoryless_step_limit,
+    stationary_variance,
+    step_limit,
+)
+from stalewise.dynamics.recursion import decay_per_update, memoryless_second_moment, transient
+
+__all__ = [
+    "StepLimit",
+    "constant_step_limit",
+    "decay_per_update",
+    "decay_rate",
+    "memoryless_second_moment",
+    "memoryless_step_limit",
+    "stationary_variance",
+    "step_limit",
+    "transient",
+]

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Studies answered by mathematics."""

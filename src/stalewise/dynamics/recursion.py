@@ -1,0 +1,288 @@
+r"""The delayed recursion: one curvature mode, counted in updates.
+
+.. math:: x_{k+1} = x_k - h\,x_{k-K_k} - \eta\,\xi_k, \qquad h = \eta\lambda,
+
+with staleness K of generating function P. With :math:`w = 1/z` the mean's characteristic function is
+:math:`c(w) = 1 - w + h\,w\,P(w)`: the mean is stable if no zero lies in the closed unit disc, and it decays by the
+modulus of the smallest zero every update.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy import optimize, signal
+
+from stalewise.errors import NotConvergedError
+from stalewise.staleness import StalenessLaw
+
+Array = NDArray[np.float64]
+LONGEST_TRANSFORM = 1 << 19
+
+
+def characteristic_coefficients(step: float, pmf: Array) -> Array:
+    """Coefficients of c(w) = 1 - w + step w P(w), lowest power first, shape (len(pmf) + 1,)."""
+    coefficients = np.concatenate([[1.0], step * pmf])
+    coefficients[1] -= 1.0
+    return coefficients
+
+
+@dataclass(frozen=True)
+class NoiseGain:
+    r"""How the recursion amplifies noise.
+
+    Attributes:
+        additive: :math:`g_0 = \frac1\pi\int_0^\pi |c|^{-2} d\theta`: variance of x for unit white noise.
+        read: :math:`g_1`, the same with :math:`|P|^2` in the numerator: variance of the mean read.
+    """
+
+    additive: float
+    read: float
+
+
+def noise_gain(step: float, law: StalenessLaw) -> NoiseGain:
+    """Integrals of the frequency response by the trapezoid rule, refined until they agree to 1e-8.
+
+    Args:
+        step: h = learning rate x curvature; the mean must be stable.
+        law: Staleness of an applied gradient.
+    """
+    length = 1 << math.ceil(math.log2(8 * len(law.pmf) + 64))
+    previous = np.inf
+    while length <= LONGEST_TRANSFORM:
+        generating = np.fft.rfft(law.pmf, length)
+        w = np.exp(-2j * np.pi * np.arange(length // 2 + 1) / length)
+        power = 1.0 / np.abs(1.0 - w + step * w * generating) ** 2
+        weights = np.full(len(power), 2.0 / length)
+        weights[[0, -1]] /= 2.0
+        additive = float(weights @ power)
+        if abs(additive - previous) <= 1e-8 * additive:
+            return NoiseGain(additive, float(weights @ (power * np.abs(generating) ** 2)))
+        previous = additive
+        length *= 2
+    raise NotConvergedError(f"frequency response of step {step:g} is too sharp: the mode is at its stability limit")
+
+
+def variance_factor(step: float, law: StalenessLaw, weight: float) -> float:
+    r"""Stationary variance of x for unit noise a step: :math:`g_0/(1 - w h^2 (g_0 - g_1))`, infinite past its pole.
+
+    Args:
+        step: h = learning rate x curvature.
+        law: Staleness of an applied gradient.
+        weight: Share w of the staleness jitter that acts as independent noise: 0 for constant delays, 1 for
+            independent staleness (an upper bound).
+    """
+    gain = noise_gain(step, law)
+    left = 1.0 - weight * step**2 * (gain.additive - gain.read)
+    return gain.additive / left if left > 0 else math.inf
+
+
+def mean_step_limit(law: StalenessLaw) -> float:
+    r"""Smallest h at which the mean loses stability: least positive real :math:`(w - 1)/(w P(w))` on :math:`|w| = 1`."""
+    length = 1 << math.ceil(math.log2(32 * len(law.pmf) + 256))
+    angle = 2.0 * np.pi * np.arange(1, length // 2 + 1) / length
+
+    def step(theta: Array | float) -> NDArray[np.complex128]:
+        w = np.exp(-1j * np.asarray(theta))
+        return (w - 1.0) / (w * law.generating_function(w))
+
+    w = np.exp(-1j * angle)
+    values = (w - 1.0) / (w * np.fft.rfft(law.pmf, length)[1:])
+    best = math.inf
+    if values[-1].real > 0:
+        best = float(values[-1].real)
+    imaginary = values.imag
+    imaginary[-1] = 0.0
+    crossings = np.flatnonzero(imaginary[:-1] * imaginary[1:] < 0)
+    for i in crossings[np.minimum(values.real[crossings], values.real[crossings + 1]) < 2 * best]:
+        theta = optimize.brentq(lambda t: float(step(t).imag), angle[i], angle[i + 1], xtol=1e-15)
+        value = float(step(theta).real)
+        if 0 < value < best:
+            best = value
+    return best
+
+
+def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None) -> float:
+    r"""Largest h with :math:`h^2 (g_0 - g_1) < 1`: mean-square stable for independent staleness.
+
+    Exact for constant staleness (there it is the mean limit). In closed systems conservative: up to 16 % at 2
+    workers, 7 % from 16 workers on.
+    """
+    upper = mean_step_limit(law) if mean_limit is None else mean_limit
+    if law.variance < 1e-12:
+        return upper
+    upper = min(upper, 1e6)
+
+    def excess(step: float) -> float:
+        try:
+            gain = noise_gain(step, law)
+        except NotConvergedError:
+            return math.inf
+        return step**2 * (gain.additive - gain.read) - 1.0
+
+    low, high = 0.0, 1.0
+    while high > 1e-9 and (high >= 1.0 or excess(high * upper) > 0):
+        high *= 0.5
+    low = high
+    high = min(2.0 * low, 1.0)
+    while high - low > 1e-7 * high:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if excess(middle * upper) > 0 else (middle, high)
+    return low * upper
+
+
+def decay_per_update(step: float, law: StalenessLaw) -> float:
+    r"""Decay exponent of the mean per update: log of the modulus of the smallest zero of c(w); below 0 if it grows.
+
+    The zero is bracketed by counting zeros inside circles (argument principle on an equally spaced, refined grid) and
+    polished by Newton's method.
+    """
+    coefficients = characteristic_coefficients(step, law.pmf)
+    scale = law.mean + 1.0
+    low, high = -0.5, 0.0
+    if zeros_inside(coefficients, 1.0):
+        low, high = -2.0, 0.0
+    else:
+        high = 0.25 / scale
+        while not zeros_inside(coefficients, math.exp(high)):
+            low, high = high, 2.0 * high
+            if high > 50.0:
+                return math.inf
+        low = max(low, 0.0)
+    for _ in range(30):
+        middle = 0.5 * (low + high)
+        if zeros_inside(coefficients, math.exp(middle)):
+            high = middle
+        else:
+            low = middle
+        if high - low < 1e-3 * max(abs(high), 1e-6):
+            break
+    zero = _polish(coefficients, math.exp(high))
+    found = math.log(abs(zero))
+    return found if low - 0.1 * abs(low) - 1e-9 <= found <= high + 0.1 * abs(high) + 1e-9 else 0.5 * (low + high)
+
+
+def zeros_inside(coefficients: Array, radius: float) -> int:
+    """Zeros of a real polynomial (lowest power first) inside a circle, by the turns of its value along it."""
+    scaled = coefficients * radius ** np.arange(len(coefficients))
+    length = 1 << math.ceil(math.log2(8 * len(coefficients) + 64))
+    while length <= LONGEST_TRANSFORM:
+        values = np.fft.rfft(scaled, length)
+        turns = np.angle(values[1:] / values[:-1])
+        if np.abs(turns).max() < 1.2:
+            return round(float(-turns.sum() / np.pi))
+        length *= 2
+    return round(float(-turns.sum() / np.pi))
+
+
+def _polish(coefficients: Array, radius: float) -> complex:
+    length = 1 << math.ceil(math.log2(16 * len(coefficients) + 64))
+    values = np.fft.rfft(coefficients * radius ** np.arange(len(coefficients)), length)
+    w = radius * np.exp(-2j * np.pi * int(np.argmin(np.abs(values))) / length)
+    slope = np.polynomial.polynomial.polyder(coefficients)
+    for _ in range(60):
+        change = np.polynomial.polynomial.polyval(w, coefficients) / np.polynomial.polynomial.polyval(w, slope)
+        w -= change
+        if abs(change) < 1e-14 * abs(w):
+            break
+    return complex(w)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean of x, and its second moment, after 0, 1, 2, ... updates; each of shape (updates + 1,)."""
+
+    mean: Array
+    second: Array
+
+
+def transient(
+    step: float, noise: float, start: float, law: StalenessLaw, weight: float, updates: int
+) -> Moments:
+    r"""Moments of the recursion from a standing start, every first gradient computed at the start.
+
+    The mean solves the averaged recursion. The variance is the fundamental solution's square convolved with the noise
+    of each step: :math:`\eta^2\sigma^2` plus the share w of the variance that a random choice of the past adds,
+    :math:`h^2\{E\,m^2 - (E\,m)^2 + (1 - g_1/g_0)\,E\,V\}` over the staleness law.
+
+    Args:
+        step: h = learning rate x curvature.
+        noise: Variance of one update's noise, learning rate^2 x gradient-noise variance.
+        start: x before the first update.
+        law: Staleness of an applied gradient.
+        weight: Share w, see `variance_factor`.
+        updates: How many updates to compute.
+    """
+    coefficients = characteristic_coefficients(step, law.pmf)
+    tail = np.zeros(updates + 1)
+    survival = 1.0 - np.cumsum(law.pmf)
+    tail[: min(len(survival), updates + 1)] = np.maximum(survival[: updates + 1], 0.0)
+    impulse = np.zeros(updates + 1)
+    impulse[0] = 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        fundamental = signal.lfilter([1.0], coefficients, impulse)
+        forcing = np.concatenate([[1.0], -step * tail[:-1]])
+        shape = signal.lfilter([1.0], coefficients, forcing)
+        mean = start * shape
+        variance = np.zeros(updates + 1)
+        if noise > 0 or weight > 0:
+            variance = _variance(step, noise, mean, start, law, weight, tail, fundamental)
+        return Moments(mean, mean**2 + variance)
+
+
+def _variance(
+    step: float, noise: float, mean: Array, start: float, law: StalenessLaw, weight: float, tail: Array, kernel: Array
+) -> Array:
+    count = len(mean)
+    square = kernel**2
+    source = np.full(count, noise)
+    feedback = 0.0
+    if weight > 0 and law.variance > 0:
+        read_square = signal.fftconvolve(mean**2, law.pmf)[:count] + tail * start**2
+        read = signal.fftconvolve(mean, law.pmf)[:count] + tail * start
+        source = source + weight * step**2 * np.maximum(read_square - read**2, 0.0)
+        try:
+            gain = noise_gain(step, law)
+            feedback = weight * step**2 * (1.0 - gain.read / gain.additive)
+        except NotConvergedError:
+            feedback = weight * step**2
+    variance = _accumulate(square, source)
+    for _ in range(200 if feedback > 0 else 0):
+        more = source + feedback * signal.fftconvolve(variance, law.pmf)[:count]
+        better = _accumulate(square, more)
+        change = np.abs(better - variance).max()
+        variance = better
+        if not change > 1e-10 * variance.max():
+            break
+    return variance
+
+
+def _accumulate(square: Array, source: Array) -> Array:
+    """V_k = sum over i < k of square[k - 1 - i] source[i]."""
+    return np.concatenate([[0.0], np.maximum(signal.fftconvolve(square, source)[: len(source) - 1], 0.0)])
+
+
+@njit(cache=True)
+def memoryless_second_moment(step, noise, start, workers, updates):  # pragma: no cover
+    r"""Exact :math:`E x_k^2` for equal exponential workers: the four moments that close.
+
+    A = E x^2, B = E x y, C = E y_i^2, D = E y_i y_j, with y what a worker has read:
+    A' = A - 2hB + h^2 C + noise, B' = A'/N + (1 - 1/N)(B - hD), C' = A'/N + (1 - 1/N) C,
+    D' = (2/N)(B - hD) + (1 - 2/N) D.
+
+    Args: step h; noise a step (learning rate^2 x variance); start; workers N; updates. Returns shape (updates + 1,).
+    """
+    out = np.empty(updates + 1)
+    a = b = c = d = start * start
+    n = 1.0 / workers
+    out[0] = a
+    for k in range(updates):
+        a = a - 2.0 * step * b + step * step * c + noise
+        own = b - step * d
+        b = a * n + (1.0 - n) * own
+        c = a * n + (1.0 - n) * c
+        d = 2.0 * n * own + (1.0 - 2.0 * n) * d if workers > 1 else 0.0
+        out[k + 1] = a
+    return out

@@ -1,0 +1,192 @@
+"""The mathematics of a quadratic study: loss against time, limits, floor and settling time."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stalewise.dynamics import (
+    decay_rate,
+    memoryless_second_moment,
+    stationary_variance,
+    step_limit,
+    transient,
+)
+from stalewise.staleness import Arrivals, arrivals
+from stalewise.study import Study
+from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
+
+Array = NDArray[np.float64]
+POINTS = 800
+MOST_UPDATES = 1 << 21
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Curvature modes of a study, equal curvatures taken together.
+
+    Attributes:
+        curvature: Distinct eigenvalues, shape (modes,).
+        noise: Variance of one step's noise in x, summed over equal curvatures, shape (modes,).
+        square: Squared starting distance, summed likewise, shape (modes,).
+    """
+
+    curvature: Array
+    noise: Array
+    square: Array
+
+
+def modes_of(study: Study, gradients_a_step: int) -> Modes:
+    """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients a step)."""
+    eigenvalues, variance, start = study.workload.modes()
+    curvature, which = np.unique(eigenvalues, return_inverse=True)
+    scale = study.learning_rate**2 / (study.batch_size * gradients_a_step)
+    return Modes(curvature, np.bincount(which, variance) * scale, np.bincount(which, start**2))
+
+
+def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
+    """Predict a quadratic study; see `stalewise.prediction.predict`."""
+    timing = arrivals(study, seed=seed)
+    modes = modes_of(study, timing.gradients_a_step)
+    steps = study.learning_rate * modes.curvature
+    limit = step_limit(timing)
+    mean_stable = bool(steps.max() < limit.mean) and timing.rate > 0
+    square_stable = bool(steps.max() < limit.mean_square) and timing.rate > 0
+    floor = math.inf
+    if square_stable:
+        variance = [stationary_variance(h, v, timing) for h, v in zip(steps, modes.noise, strict=True)]
+        floor = float(0.5 * modes.curvature @ np.array(variance))
+    rates = [decay_rate(h, timing) for h in steps] if mean_stable else [None]
+    slowest = min((r for r in rates if r is not None), default=None)
+    curve = _curve(study, timing, modes, steps, floor)
+    reached = _reached(study, curve, floor) if square_stable else TargetTime()
+    loss = curve.loss
+    finite = np.isfinite(loss).all(axis=0) & (loss[0] < 1e12 * max(loss[0, 0], 1e-300))
+    length = int(np.argmin(finite)) if not finite.all() else len(finite)
+    end = float(curve.updates[length - 1])
+    applied = end * timing.gradients_a_step
+    dropped = applied * (1.0 / timing.acceptance - 1.0) if timing.acceptance > 0 else 0.0
+    return Trajectory(
+        engine="predict",
+        study=study.as_dict(),
+        seed=seed,
+        time=curve.time[:length].tolist(),
+        updates=curve.updates[:length].tolist(),
+        loss=loss[0, :length].tolist(),
+        loss_low=loss[1, :length].tolist() if len(loss) > 1 else None,
+        loss_high=loss[2, :length].tolist() if len(loss) > 1 else None,
+        update_rate=timing.rate,
+        staleness=StalenessSummary.from_counts(timing.staleness.pmf),
+        delay=DelaySummary(mean=timing.delay_mean, cv=timing.delay_cv),
+        gradients=Gradients(
+            computed=applied + dropped + study.active_workers,
+            applied=applied,
+            dropped=dropped,
+            in_flight=study.active_workers,
+        ),
+        mean_stable=mean_stable,
+        mean_square_stable=square_stable,
+        decay_rate=slowest,
+        noise_floor=floor if math.isfinite(floor) else None,
+        time_to_target=reached,
+        status=_status(study, timing, modes, limit.mean_square, floor, reached, float(curve.time[-1])),
+        notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}"],
+    )
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Time, expected updates, and loss: the estimate, and beside it without and with full staleness noise."""
+
+    time: Array
+    updates: Array
+    loss: Array
+
+
+def _curve(study: Study, timing: Arrivals, modes: Modes, steps: Array, floor: float) -> _Curve:
+    target = study.target.loss
+    weights = _weights(timing)
+    longest = study.target.time_limit or math.inf
+    reachable = floor < target
+    slow = 2.0 / steps.min() if reachable else 6.0 / steps.min()
+    updates = int(min(max(8 * len(timing.staleness.pmf), slow, 64), MOST_UPDATES))
+    if not math.isfinite(floor):
+        updates = int(min(max(40 * (timing.staleness.mean + 1), 64), MOST_UPDATES))
+    while True:
+        table = np.array([_loss_by_update(modes, steps, timing, weight, updates) for weight in weights])
+        end = _time_of(timing, updates)
+        done = not reachable or settling_time(np.arange(updates + 1.0), table[-1], target) is not None
+        last = np.flatnonzero(~(table[-1] <= target))
+        resolved = len(last) == 0 or last[-1] < 0.6 * updates
+        if (done and resolved) or end >= longest or updates >= MOST_UPDATES or not reachable:
+            break
+        updates = min(2 * updates, MOST_UPDATES)
+    end = min(end, longest)
+    if reachable and len(last) and resolved:
+        end = min(end, _time_of(timing, int(last[-1]) + 1) * 1.6)
+    time = np.linspace(0.0, end, POINTS)
+    mean, variance = timing.counts(time)
+    nodes = np.clip(mean[:, None] + np.sqrt(variance)[:, None] * _NODES, 0.0, updates)
+    index = np.arange(updates + 1.0)
+    loss = np.array([np.interp(nodes, index, row) @ _WEIGHTS for row in table])
+    return _Curve(time, np.minimum(mean, updates), loss)
+
+
+def _weights(timing: Arrivals) -> list[float]:
+    """Estimate, then none and all of the staleness jitter as noise; one entry where the moments are exact."""
+    exact = timing.memoryless or timing.staleness.variance < 1e-12
+    return [timing.dispersion_weight] if exact else [timing.dispersion_weight, 0.0, 1.0]
+
+
+def _loss_by_update(modes: Modes, steps: Array, timing: Arrivals, weight: float, updates: int) -> Array:
+    total = np.zeros(updates + 1)
+    workers = round(timing.staleness.mean) + 1
+    for curvature, h, noise, square in zip(modes.curvature, steps, modes.noise, modes.square, strict=True):
+        if timing.memoryless:
+            second = memoryless_second_moment(h, noise, math.sqrt(square), workers, updates)
+        else:
+            second = transient(h, noise, math.sqrt(square), timing.staleness, weight, updates).second
+        total += 0.5 * curvature * second
+    return total
+
+
+def _time_of(timing: Arrivals, updates: int) -> float:
+    """Time by which that many updates are expected [s]."""
+    time = updates / timing.rate if timing.rate > 0 else 1.0
+    mean, _ = timing.counts(np.array([time]))
+    return time + max(updates - float(mean[0]), 0.0) / timing.rate if timing.rate > 0 else time
+
+
+def _reached(study: Study, curve: _Curve, floor: float) -> TargetTime:
+    if floor >= study.target.loss:
+        return TargetTime()
+    times = [settling_time(curve.time, row, study.target.loss) for row in curve.loss]
+    if times[0] is None or len(times) == 1:
+        return TargetTime(mean=times[0])
+    known = [t for t in times if t is not None]
+    return TargetTime(mean=times[0], low=min(known), high=max(known) if len(known) == len(times) else None)
+
+
+def _status(
+    study: Study, timing: Arrivals, modes: Modes, limit: float, floor: float, reached: TargetTime, end: float
+) -> str:
+    rate, target = study.learning_rate, study.target.loss
+    largest = float(modes.curvature.max())
+    if timing.rate <= 0:
+        return f"no gradient is ever applied: max_staleness = {study.schedule.max_staleness} drops them all"
+    if not math.isfinite(floor):
+        return (
+            f"diverges: learning rate {rate:g} is above the mean-square limit {limit / largest:.4g} "
+            f"of {study.active_workers} workers at curvature {largest:g}"
+        )
+    if reached.mean is not None:
+        return f"reaches loss {target:g} after {reached.mean:.4g} s and stays below"
+    if floor >= target:
+        return (
+            f"never settles below {target:g}: gradient noise holds the mean loss at {floor:.4g}; "
+            f"a learning rate of about {rate * target / floor * 0.5:.2g} would halve the target"
+        )
+    return f"has not settled below {target:g} within {end:.4g} s; given longer it will, its floor is {floor:.4g}"

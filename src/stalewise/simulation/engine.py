@@ -1,0 +1,215 @@
+"""`simulate`: a study in virtual time, run until the mean loss has settled, diverged, stalled or run out of time."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from stalewise import checks
+from stalewise.protocol import Tally
+from stalewise.simulation.network import NetworkRun
+from stalewise.simulation.quadratic import Ensemble, run_ensemble
+from stalewise.study import Study
+from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
+from stalewise.workloads import AbstractNetwork, load_network
+
+Progress = Callable[[float, str], None]
+POINTS = 800
+BUDGET = 4e8  # mode updates a quadratic study may cost, summed over seeds; about 10 s on one core
+MOST_CYCLES = 2000  # a network study stops here
+
+
+def simulate(
+    study: Study,
+    *,
+    seeds: int | None = None,
+    seed: int = 0,
+    horizon: float | None = None,
+    progress: Progress | None = None,
+) -> Trajectory:
+    """Run a study in virtual time: the same server as a real run, delays from their law, no cluster needed.
+
+    Args:
+        study: What to run; its schedule needs a policy and a learning rate.
+        seeds: Independent repetitions; 64 for a quadratic, 4 for a network unless given.
+        seed: Root of all random numbers.
+        horizon: Run exactly this long [s]; otherwise until the mean loss has settled below the target (then 40 % on),
+            diverged, or stalled above it.
+        progress: Called with the fraction done and a message.
+
+    Returns:
+        Trajectory with engine "simulate": ``loss`` is the mean over seeds, ``loss_low`` and ``loss_high`` its 95 %
+        interval, ``time_to_target`` the settling time of the mean with a bootstrap 95 % interval.
+    """
+    if horizon is not None:
+        checks.positive("horizon", horizon, "seconds")
+    if study.workload.is_quadratic:
+        return _simulate_quadratic(study, checks.at_least("seeds", seeds or 64, 1), seed, horizon, progress)
+    network = load_network(study.workload.kind)
+    return simulate_network(
+        study, network, seeds=checks.at_least("seeds", seeds or 4, 1), seed=seed, horizon=horizon, progress=progress
+    )
+
+
+def _simulate_quadratic(
+    study: Study, seeds: int, seed: int, horizon: float | None, progress: Progress | None
+) -> Trajectory:
+    eigenvalues, variance, _ = study.workload.modes()
+    law = study.cluster.delay()
+    gradients_a_step = study.active_workers if study.policy == "sync" else 1
+    damping = study.learning_rate * eigenvalues.min() * study.active_workers / gradients_a_step / law.mean
+    per_second = seeds * len(eigenvalues) * study.active_workers / law.mean
+    longest = min(study.target.time_limit or math.inf, BUDGET / per_second)
+    length = horizon or min(max(32 * law.mean, 2.0 / damping), longest)
+    while True:
+        if progress:
+            progress(min(length / longest, 1.0), f"{seeds} seeds to {length:.4g} s of virtual time")
+        run = run_ensemble(study, np.linspace(0.0, length, POINTS), seeds=seeds, seed=seed)
+        mean = run.loss.mean(axis=0)
+        settled = settling_time(run.time, mean, study.target.loss)
+        stalled = not run.blew_up and variance.max() > 0 and length * damping >= 6 and _stalled(run.loss)
+        enough = run.blew_up or (settled is not None and settled < 0.7 * length) or (settled is None and stalled)
+        if horizon or enough or length >= longest:
+            break
+        length = min(2 * length, longest)
+    if progress:
+        progress(1.0, "done")
+    floor = None
+    if not run.blew_up and length * damping >= 6:
+        floor = float(mean[-POINTS // 4 :].mean())
+    return _trajectory(study, run, seed, floor=floor, stalled=stalled, limited=length >= longest and not horizon)
+
+
+def _stalled(loss: np.ndarray) -> bool:
+    """Whether the last quarter is not below the one before by more than three standard errors of the difference."""
+    points = loss.shape[1]
+    earlier = loss[:, points // 2 : 3 * points // 4].mean(axis=1)
+    later = loss[:, 3 * points // 4 :].mean(axis=1)
+    gain = earlier - later
+    return bool(gain.mean() < 3 * gain.std() / math.sqrt(len(gain)) + 1e-3 * later.mean())
+
+
+def simulate_network(
+    study: Study,
+    network: AbstractNetwork,
+    *,
+    seeds: int = 4,
+    seed: int = 0,
+    horizon: float | None = None,
+    most_cycles: float = MOST_CYCLES,
+    progress: Progress | None = None,
+) -> Trajectory:
+    """`simulate` for a network that is loaded already."""
+    cycle = study.cluster.delay().mean
+    longest = horizon or min(study.target.time_limit or math.inf, most_cycles * cycle)
+    runs = [NetworkRun(study, network, seed + i) for i in range(seeds)]
+    reach = min(horizon or 16 * cycle, longest)
+    while True:
+        for run in runs:
+            run.advance(reach)
+        points = min(len(run.time) for run in runs)
+        loss = np.array([run.loss[:points] for run in runs])
+        time = np.array(runs[0].time[:points])
+        settled = settling_time(time, loss.mean(axis=0), study.target.loss)
+        blew_up = any(run.blew_up for run in runs)
+        if progress:
+            progress(min(reach / longest, 1.0), f"{time[-1] / cycle:.0f} cycles, loss {loss.mean(axis=0)[-1]:.4g}")
+        if blew_up or time[-1] >= longest or (settled is not None and time[-1] >= 1.4 * settled + 5 * cycle):
+            break
+        reach = min(reach + 8 * cycle, longest)
+    if progress:
+        progress(1.0, "done")
+    tally = sum_tallies([run.server.tally for run in runs])
+    counted = sum((run.counts for run in runs), Counter())
+    moments = sum(run.age_moments for run in runs)
+    counts = np.zeros(max(counted, default=0) + 1)
+    counts[list(counted)] = list(counted.values())
+    ensemble = Ensemble(
+        time=time,
+        loss=loss,
+        updates=np.array([run.updates[:points] for run in runs], float),
+        counts=counts,
+        largest=len(counts) - 1,
+        applied=tally.applied,
+        dropped=tally.dropped,
+        in_flight=tally.in_flight,
+        ages=float(moments[1]),
+        ages_squared=float(moments[2]),
+    )
+    return _trajectory(study, ensemble, seed, floor=None, stalled=False, limited=settled is None and not horizon)
+
+
+def sum_tallies(tallies: list[Tally]) -> Tally:
+    """Add tallies up, field by field."""
+    return Tally(**{name: sum(getattr(t, name) for t in tallies) for name in Tally.__dataclass_fields__})
+
+
+def _trajectory(
+    study: Study, run: Ensemble, seed: int, *, floor: float | None, stalled: bool, limited: bool
+) -> Trajectory:
+    seeds = len(run.loss)
+    keep = np.isfinite(run.loss).all(axis=0)
+    loss, time = run.loss[:, keep], run.time[keep]
+    mean = loss.mean(axis=0)
+    error = 1.96 * loss.std(axis=0, ddof=1) / math.sqrt(seeds) if seeds > 1 else np.zeros_like(mean)
+    reached = TargetTime() if run.blew_up else _bootstrap(time, loss, study.target.loss, seed)
+    counts = run.counts.copy()
+    staleness = StalenessSummary.from_counts(counts)
+    if staleness.max is not None and staleness.max < run.largest:
+        staleness = staleness.model_copy(update={"max": run.largest})
+    span = time[-1] - time[0]
+    updates = run.updates[:, keep].mean(axis=0)
+    return Trajectory(
+        engine="simulate",
+        study=study.as_dict(),
+        seed=seed,
+        time=time.tolist(),
+        updates=updates.tolist(),
+        loss=mean.tolist(),
+        loss_low=np.maximum(mean - error, 0.0).tolist(),
+        loss_high=(mean + error).tolist(),
+        update_rate=float(updates[-1] / span) if span > 0 else None,
+        staleness=staleness,
+        delay=DelaySummary.from_moments(run.applied, run.ages, run.ages_squared),
+        gradients=Gradients(
+            computed=run.applied + run.dropped + run.in_flight,
+            applied=run.applied,
+            dropped=run.dropped,
+            in_flight=run.in_flight,
+        ),
+        mean_square_stable=False if run.blew_up else None,
+        noise_floor=floor,
+        time_to_target=reached,
+        status=_status(study, run, reached, stalled=stalled, limited=limited, mean=mean),
+        notes=[f"mean of {seeds} seed{'s' if seeds > 1 else ''}; gradients are counted over all of them"],
+    )
+
+
+def _bootstrap(time: np.ndarray, loss: np.ndarray, target: float, seed: int) -> TargetTime:
+    """Settling time of the mean over seeds, and its 95 % interval from 200 resamples of the seeds."""
+    settled = settling_time(time, loss.mean(axis=0), target)
+    if settled is None or len(loss) < 4:
+        return TargetTime(mean=settled)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(len(loss), np.full(len(loss), 1.0 / len(loss)), size=200) / len(loss)
+    times = [settling_time(time, curve, target) for curve in weights @ loss]
+    kept = np.array([math.inf if t is None else t for t in times])
+    low, high = np.quantile(kept, [0.025, 0.975], method="nearest")
+    return TargetTime(mean=settled, low=float(low), high=float(high) if math.isfinite(high) else None)
+
+
+def _status(
+    study: Study, run: Ensemble, reached: TargetTime, *, stalled: bool, limited: bool, mean: np.ndarray
+) -> str:
+    if run.blew_up:
+        grown = int((~np.isfinite(run.loss[:, -1])).sum())
+        first = run.time[np.argmax(~np.isfinite(run.loss).all(axis=0))]
+        return f"diverges: the loss of {grown} of {len(run.loss)} seeds grew without bound, the first by {first:.4g} s"
+    if reached.mean is not None:
+        return f"reaches loss {study.target.loss:g} after {reached.mean:.4g} s and stays below"
+    level = mean[-len(mean) // 4 :].mean()
+    if stalled:
+        return f"never settles below {study.target.loss:g}: gradient noise holds the mean loss at {level:.4g}"
+    ended = "the time limit" if limited else "the end of the run"
+    return f"has not settled below {study.target.loss:g} by {ended}, {run.time[-1]:.4g} s; the loss is {level:.4g} there"

@@ -1,0 +1,94 @@
+"""Networks in virtual time: real gradients, plain loop, one gradient computed when its parameters are read."""
+
+from collections import Counter
+
+import numpy as np
+
+from stalewise.delays.compiled import DelayStream, encode
+from stalewise.protocol import Drop, Start, Step
+from stalewise.simulation.loop import VirtualCluster
+from stalewise.study import Study
+from stalewise.workloads import AbstractNetwork
+
+BLOW_UP = 1e3
+
+
+class NetworkRun:
+    """One seed of a network study in virtual time, advanced as far as the caller asks.
+
+    Attributes:
+        time: Times of record [s], every half mean cycle.
+        loss: Training loss on all of the data at those times; infinite once it blew up.
+        updates: Steps taken by then.
+        server: The protocol's server, with its tally.
+        counts: How often each staleness was applied.
+    """
+
+    def __init__(self, study: Study, network: AbstractNetwork, seed: int) -> None:
+        law = study.cluster.delay()
+        delay_rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
+        self.server = study.server()
+        self._study, self._network, self._seed = study, network, seed
+        self._parameters = network.start(seed)
+        self._index: Counter[int] = Counter()
+        self._gradients: dict[int, np.ndarray] = {}
+        self._read_at: dict[int, float] = {}
+        self.counts: Counter[int] = Counter()
+        self.age_moments = np.zeros(3)
+        residual = law.mean if study.cluster.start == "staggered" else None
+        self._cluster = VirtualCluster(
+            self.server, DelayStream(encode(law.components()), study.active_workers, delay_rng), residual_mean=residual
+        )
+        for instruction in self._cluster.first:
+            self._obey(instruction, 0.0)
+        self._interval = 0.5 * law.mean
+        self.time, self.loss, self.updates = [0.0], [network.loss(self._parameters)], [0]
+        self.blew_up = False
+
+    @property
+    def samples(self) -> int:
+        """Training samples spent on gradients so far."""
+        return sum(self._index.values()) * self._study.batch_size
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """Parameters as they are now, shape (size,)."""
+        return self._parameters
+
+    def advance(self, until: float) -> None:
+        """Run on until the records reach ``until`` [s] or the loss blows up."""
+        while not self.blew_up and self.time[-1] < until:
+            due = len(self.time) * self._interval
+            while self._cluster.next_time <= due:
+                now, _, instructions = next(self._cluster)
+                for instruction in instructions:
+                    self._obey(instruction, now)
+            loss = self._network.loss(self._parameters)
+            self.blew_up = not (np.isfinite(loss) and loss < BLOW_UP * self.loss[0])
+            self.time.append(due)
+            self.loss.append(np.inf if self.blew_up else loss)
+            self.updates.append(self.server.version)
+
+    def _obey(self, instruction, now: float) -> None:
+        match instruction:
+            case Start(worker=worker):
+                batch = (self._seed, worker, self._index[worker])
+                self._gradients[worker], _ = self._network.gradient(self._parameters, batch, self._study.batch_size)
+                self._read_at[worker] = now
+                self._index[worker] += 1
+            case Drop(worker=worker):
+                del self._gradients[worker]
+            case Step(gradients=contributions):
+                for one in contributions:
+                    age = now - self._read_at[one.worker]
+                    self.age_moments += (1.0, age, age * age)
+                    self.counts[one.staleness] += 1
+                self._parameters = take_step(
+                    self._parameters, [self._gradients.pop(c.worker) for c in contributions], self._study.learning_rate
+                )
+
+
+def take_step(parameters: np.ndarray, gradients: list[np.ndarray], learning_rate: float) -> np.ndarray:
+    """Parameters after one step along the average of ``gradients``; float32, shape (size,)."""
+    total = gradients[0] if len(gradients) == 1 else np.mean(gradients, axis=0, dtype=np.float32)
+    return parameters - np.float32(learning_rate) * total

@@ -1,0 +1,89 @@
+"""Quadratics in virtual time: many seeds through the compiled kernel, with standard errors."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stalewise.delays.compiled import encode
+from stalewise.simulation.kernel import run_async, run_sync
+from stalewise.study import Study
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What many seeds of one study did.
+
+    Attributes:
+        time: Times of record [s], shape (points,).
+        loss: Loss of every seed, shape (seeds, points); infinite from where a seed blew up.
+        updates: Updates of every seed by then, shape (seeds, points).
+        counts: How often each staleness was applied, shape (length,).
+        largest: Largest staleness applied.
+        applied, dropped, in_flight: Gradients, summed over seeds.
+        ages, ages_squared: Sums over applied gradients [s], [s^2].
+    """
+
+    time: Array
+    loss: Array
+    updates: Array
+    counts: Array
+    largest: int
+    applied: int
+    dropped: int
+    in_flight: int
+    ages: float
+    ages_squared: float
+
+    @property
+    def blew_up(self) -> bool:
+        """Whether any seed's loss went to infinity."""
+        return not np.isfinite(self.loss[:, -1]).all()
+
+
+def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
+    """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
+    law = study.cluster.delay()
+    encoded = encode(law.components())
+    eigenvalues, variance, start = study.workload.modes()
+    noise = np.sqrt(variance / study.batch_size)
+    workers = study.active_workers
+    bound = study.schedule.max_staleness
+    is_sync = study.policy == "sync"
+    length = 64 * workers + 256 if bound is None else bound + 1
+
+    def run(child: np.random.SeedSequence):
+        delay_rng, noise_rng = (np.random.default_rng(s) for s in child.spawn(2))
+        loss, updates = np.full(len(time), np.inf), np.zeros(len(time))
+        counts, log = np.zeros(length, np.int64), np.zeros((0, 4))
+        head = (encoded, law.mean, study.cluster.start == "staggered", workers)
+        tail = (
+            study.learning_rate, eigenvalues, noise, start, time, delay_rng, noise_rng, loss, updates, counts, log,
+        )  # fmt: skip
+        done = run_sync(*head, *tail) if is_sync else run_async(*head, -1 if bound is None else bound, *tail)
+        reached = done[6]
+        if reached < len(time):
+            loss[reached - 1 :] = np.inf
+            updates[reached:] = updates[reached - 1]
+        return loss, updates, counts, done
+
+    children = np.random.SeedSequence(seed).spawn(seeds)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(run, children))
+    ends = np.array([done[:5] for *_, done in results], float)
+    return Ensemble(
+        time=time,
+        loss=np.array([loss for loss, *_ in results]),
+        updates=np.array([updates for _, updates, *_ in results]),
+        counts=np.sum([counts for _, _, counts, _ in results], axis=0).astype(float),
+        largest=int(ends[:, 4].max()),
+        applied=int(ends[:, 0].sum()),
+        dropped=int(ends[:, 1].sum()),
+        in_flight=seeds * workers,
+        ages=float(ends[:, 2].sum()),
+        ages_squared=float(ends[:, 3].sum()),
+    )
