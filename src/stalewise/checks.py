@@ -19,9 +19,14 @@ def non_negative(name: str, value: float, unit: str = "") -> float:
 
 def at_least(name: str, value: int, least: int) -> int:
     """Return ``value`` if it is a whole number of at least ``least``."""
-    if isinstance(value, bool) or int(value) != value or value < least:
+    try:
+        whole = int(value)
+        wrong = isinstance(value, bool) or whole != value or whole < least
+    except (TypeError, ValueError, OverflowError):
+        wrong, whole = True, least
+    if wrong:
         raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    return int(value)
+    return whole
 
 
 def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
@@ -40,6 +45,8 @@ def _number(name: str, value: float, unit: str, allowed: str, good) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be a number ({allowed}), got {value!r}") from None
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or not good(number):
         raise InputError(f"{name} must be {allowed}, got {value!r}{suffix}")
     return number

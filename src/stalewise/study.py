@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +10,40 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from stalewise.delays import AbstractDelay, Constant, parse_delay
+from stalewise.delays import AbstractDelay, parse_delay
 from stalewise.errors import InputError
 from stalewise.protocol import AbstractServer, AsyncServer, SyncServer
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _number(value: Any) -> Any:
+    """Refuse what pydantic would quietly turn into a number."""
+    if isinstance(value, (bool, str)):
+        raise PydanticCustomError("number", "must be a number")
+    return value
+
+
+_Number = BeforeValidator(_number)
+Finite = Annotated[float, _Number, Field(allow_inf_nan=False)]
+Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, _Number, Field(ge=1)]
 
 QUADRATIC = "quadratic"
 NETWORKS = ("digits-mlp",)
 POLICIES = ("async", "sync")
+_UNION_BRANCH = re.compile(r"(constrained-)?(float|int|str)|.*\[.*")  # pydantic names the branch of a union it tried
 
 
 class _Section(BaseModel):
@@ -55,7 +77,7 @@ class Workload(_Section):
                 raise ValueError(f'{given[0]} belongs to kind = "quadratic"; {self.kind} brings its own landscape')
             return self
         if not self.eigenvalues:
-            raise ValueError('eigenvalues is missing: a quadratic needs at least one, for example [1.0, 0.1]')
+            raise ValueError("eigenvalues is missing: a quadratic needs at least one, for example [1.0, 0.1]")
         for name in ("gradient_noise", "start"):
             value = getattr(self, name)
             if isinstance(value, list) and len(value) != len(self.eigenvalues):
@@ -75,7 +97,7 @@ class Workload(_Section):
 class Cluster(_Section):
     """Who computes, and how long one gradient takes: download + compute + upload, independent [s]."""
 
-    workers: Annotated[int, Field(ge=1)]
+    workers: Count
     compute: str = Field(description="law of the computing time of one gradient")
     download: str = "constant(0)"
     upload: str = "constant(0)"
@@ -113,11 +135,11 @@ class Schedule(_Section):
     """How it is trained. What is left out, `plan` chooses; `predict`, `simulate` and `train` need a learning rate."""
 
     policy: Literal["async", "sync"] | None = None
-    active_workers: Annotated[int, Field(ge=1)] | None = None
+    active_workers: Count | None = None
     learning_rate: Positive | None = None
-    max_staleness: Annotated[int, Field(ge=0)] | None = Field(default=None, description="in updates")
+    max_staleness: Annotated[int, _Number, Field(ge=0)] | None = Field(default=None, description="in updates")
     on_stale: Literal["drop"] = "drop"
-    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+    batch_size: Count | None = Field(
         default=None, description="samples a gradient; default 1 for quadratic, 32 for networks"
     )
 
@@ -173,7 +195,9 @@ class Study(_Section):
     def policy(self) -> str:
         """The schedule's policy; an error if it has none."""
         if self.schedule.policy is None:
-            raise InputError(f"schedule.policy is missing: give one of {', '.join(POLICIES)}, or let `stalewise plan` choose")
+            raise InputError(
+                f"schedule.policy is missing: give one of {', '.join(POLICIES)}, or let `stalewise plan` choose"
+            )
         return self.schedule.policy
 
     def server(self) -> AbstractServer:
@@ -228,7 +252,7 @@ def load_study(path: str | Path, *, overrides: Sequence[str] = ()) -> Study:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"study file: {str(path)!r} does not exist") from None
     except UnicodeDecodeError:
@@ -238,13 +262,11 @@ def load_study(path: str | Path, *, overrides: Sequence[str] = ()) -> Study:
     return parse_study(text, folder=path.parent, overrides=overrides, source=path.name)
 
 
-def parse_study(
-    text: str, *, folder: str | Path = ".", overrides: Sequence[str] = (), source: str = "study"
-) -> Study:
+def parse_study(text: str, *, folder: str | Path = ".", overrides: Sequence[str] = (), source: str = "study") -> Study:
     """Read a study from TOML text. See `load_study`."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{source}: not valid TOML: {error}") from None
     for override in overrides:
         _override(data, override)
@@ -269,29 +291,33 @@ def _value(text: str) -> Any:
         pass
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return text
 
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if not (isinstance(part, str) and "[" in part) and part != "float")
+    first = max((e for e in error.errors() if e["loc"][:2] == first["loc"][:2]), key=lambda e: len(e["loc"]))
+    place = ".".join(str(part) for part in first["loc"] if not _UNION_BRANCH.fullmatch(str(part)))
     kind, value = first["type"], first.get("input")
     if kind == "extra_forbidden":
         return f"{place} is not a known field{_near(first['loc'])}"
     if kind == "missing":
         return f"{place} is missing"
     message = str(first.get("ctx", {}).get("error", "")) or first["msg"].replace("Input should be", "must be")
-    if kind == "value_error" and (len(first["loc"]) < 2 or isinstance(value, dict) or message.split()[0].endswith(":")):
+    if kind == "value_error":
         return f"{place}: {message}" if place else message
-    return f"{place} {message}, got {value!r}"
+    if kind == "int_from_float" or kind.endswith("_parsing"):
+        message = message.partition(",")[0]
+    return f"{place or 'study'} {message}, got {value!r}"
 
 
 def _near(location: tuple[int | str, ...]) -> str:
+    unknown = str(location[-1])
     sections = {"workload": Workload, "cluster": Cluster, "schedule": Schedule, "target": Target}
     model = sections.get(str(location[0])) if len(location) > 1 else Study
     if model is None:
         return ""
     names = list(model.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), names, n=1)
+    near = difflib.get_close_matches(unknown, names, n=1)
     return f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(names)}"

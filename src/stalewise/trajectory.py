@@ -45,12 +45,12 @@ class StalenessSummary(_Part):
         pmf = counts / total
         values = np.arange(len(pmf))
         mean = float(pmf @ values)
-        cumulative = np.cumsum(pmf)
+        cumulative = np.cumsum(counts[: len(pmf)])
         return cls(
             mean=mean,
             variance=float(pmf @ (values - mean) ** 2),
-            p50=int(np.searchsorted(cumulative, 0.5)),
-            p99=int(np.searchsorted(cumulative, 0.99)),
+            p50=int(np.searchsorted(cumulative, 0.5 * total * (1 - 1e-12))),
+            p99=int(np.searchsorted(cumulative, 0.99 * total * (1 - 1e-12))),
             max=len(pmf) - 1,
             pmf=[float(p) for p in pmf],
         )
@@ -119,7 +119,7 @@ class Trajectory(_Part):
     status: str
     notes: list[str] = []
 
-    @field_validator("loss", "loss_low", "loss_high")
+    @field_validator("updates", "loss", "loss_low", "loss_high")
     @classmethod
     def _same_length(cls, value: list[float] | None, info) -> list[float] | None:
         if value is not None and len(value) != len(info.data.get("time", value)):
@@ -189,7 +189,7 @@ def load_json(path: str | Path, what: str) -> Any:
         raise InputError(f"{what}: {str(path)!r} does not exist") from None
     except OSError as error:
         raise InputError(f"{what}: cannot read {str(path)!r}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{what}: {path.name} is not JSON: {error}") from None
 
 

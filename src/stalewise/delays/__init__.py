@@ -1,5 +1,6 @@
 """How long one gradient takes [s]: laws, sums, Laplace transforms, fitting."""
 
+from stalewise.delays.fit import DelayFit, fit_delay
 from stalewise.delays.laws import (
     AbstractDelay,
     Constant,
@@ -17,6 +18,7 @@ from stalewise.delays.text import parse_delay
 __all__ = [
     "AbstractDelay",
     "Constant",
+    "DelayFit",
     "Empirical",
     "Exponential",
     "Gamma",
@@ -25,5 +27,6 @@ __all__ = [
     "ShiftedExponential",
     "Sum",
     "Uniform",
+    "fit_delay",
     "parse_delay",
 ]

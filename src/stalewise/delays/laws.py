@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from stalewise import checks
 from stalewise.delays.compiled import Component, Kind
@@ -131,7 +131,7 @@ class Constant(AbstractDelay):
 class AbstractContinuous(AbstractDelay):
     """A law that SciPy has: everything but the transform comes from the frozen distribution."""
 
-    @property
+    @functools.cached_property
     @abstractmethod
     def frozen(self) -> "stats.distributions.rv_frozen":
         """The SciPy distribution."""
@@ -183,7 +183,7 @@ class ShiftedExponential(AbstractContinuous):
 
     def laplace(self, s: ArrayLike) -> NDArray[np.complex128]:
         s = np.asarray(s, complex)
-        return np.exp(-s * self.shift) / (1.0 + s * self.exponential_mean)
+        return np.asarray(np.exp(-s * self.shift) / (1.0 + s * self.exponential_mean), complex)
 
     def components(self) -> tuple[Component, ...]:
         return (Component(Kind.SHIFTED_EXPONENTIAL, self.shift, self.exponential_mean),)
@@ -258,22 +258,28 @@ class Lognormal(AbstractContinuous):
         return 0.0
 
     def laplace(self, s: ArrayLike) -> NDArray[np.complex128]:
-        r"""Trapezoid rule on the line shifted by :math:`-i\arg(s)/2`; 1e-12 for Re s >= 0.
+        r"""Trapezoid rule on a horizontal line near the saddle point; absolute error 1e-11 for Re s >= 0.
 
         With :math:`D = m e^{\sigma Z}` the integrand :math:`\exp(-s m e^{\sigma z} - z^2/2)` is entire, so the line of
-        integration may be moved to :math:`z = x + i c`. With :math:`c = -\arg(s)/(2\sigma)` the argument of
-        :math:`s e^{\sigma z}` is :math:`\arg(s)/2`: the double exponential decays where it used to oscillate, and the
-        rule converges geometrically. For Re s < 0 the transform does not exist and the answer is NaN.
+        integration may be moved. Its saddle is :math:`z_0 = -w/\sigma` with :math:`w = W(s m \sigma^2)`, the principal
+        Lambert branch (Asmussen, Jensen & Rojas-Nandayapa, 2016). At :math:`z = z_0 + y` the exponent is
+        :math:`-w(2 + w)/(2\sigma^2) - y^2/2 + (w/\sigma^2)(1 + \sigma y - e^{\sigma y})`: for real y its bracket is
+        never positive and Re w >= 0, so nothing cancels. Where the double exponential would still oscillate (small s,
+        wide law) the line moves on by at most 1, which costs a factor :math:`e^{1/2}` and turns its argument towards
+        :math:`\arg(s)/2`. For Re s < 0 the transform does not exist and the answer is NaN.
         """
-        s = np.atleast_1d(np.asarray(s, complex))
-        flat = s.ravel() * self.median
+        s = np.asarray(s, complex)
+        flat = s.ravel()
+        exists = np.real(flat) >= 0
+        w = special.lambertw(np.where(exists, flat, 0.0) * (self.median * self.sigma**2))
+        half = 0.5 * np.angle(flat)
+        turn = np.sign(half) * np.clip(np.abs(half) - np.abs(np.imag(w)), 0.0, self.sigma)
         x = np.linspace(-9.5, 9.5, 401)
-        shift = -np.angle(flat)[:, None] / (2.0 * self.sigma)
-        z = x[None, :] + 1j * shift
-        value = np.exp(-flat[:, None] * np.exp(self.sigma * z) - 0.5 * z * z).sum(axis=1)
-        value *= (x[1] - x[0]) / math.sqrt(2.0 * math.pi)
-        value = np.where(flat.real < 0, np.nan, value)
-        return value.reshape(s.shape)
+        y = x - 1j * turn[:, None] / self.sigma
+        bend = self.sigma * y - np.expm1(self.sigma * y)
+        exponent = (bend - 0.5 * w[:, None] - 1.0) * (w[:, None] / self.sigma**2) - 0.5 * y * y
+        value = np.exp(exponent).sum(axis=1) * ((x[1] - x[0]) / math.sqrt(2.0 * math.pi))
+        return np.where(exists, value, np.nan).reshape(s.shape)
 
     def components(self) -> tuple[Component, ...]:
         return (Component(Kind.LOGNORMAL, math.log(self.median), self.sigma),)
@@ -300,11 +306,10 @@ class Uniform(AbstractContinuous):
         return stats.uniform(self.low, self.high - self.low)
 
     def laplace(self, s: ArrayLike) -> NDArray[np.complex128]:
-        half = np.asarray(s, complex) * (0.5 * (self.high - self.low))
-        small = np.abs(half) < 1e-3
-        safe = np.where(small, 1.0, half)
-        ratio = np.where(small, 1.0 + half * half / 6.0 * (1.0 + half * half / 20.0), np.sinh(safe) / safe)
-        return np.exp(-np.asarray(s, complex) * (0.5 * (self.low + self.high))) * ratio
+        s = np.asarray(s, complex)
+        width = s * (self.high - self.low)
+        safe = np.where(width == 0, 1.0, width)
+        return np.exp(-s * self.low) * np.where(width == 0, 1.0, -np.expm1(-safe) / safe)
 
     def components(self) -> tuple[Component, ...]:
         return (Component(Kind.UNIFORM, self.low, self.high),)
@@ -343,16 +348,20 @@ class AbstractSampled(AbstractDelay):
 
     @functools.cached_property
     def _compressed(self) -> tuple[Array, Array]:
-        """At most 2,000 equal groups of neighbours, each by two points that keep its mean and variance."""
+        """At most 2,000 groups of neighbours, half cut by count and half by width, each by two points.
+
+        The two keep the group's mean and variance. Cuts by width keep the tail, where equal counts are far apart.
+        """
         values = self.values
         if len(values) <= 4000:
             found, counts = np.unique(values, return_counts=True)
             return found, counts / len(values)
-        groups = np.array_split(values, 2000)
-        middle = np.array([g.mean() for g in groups])
-        spread = np.array([g.std() for g in groups])
-        weight = np.array([len(g) for g in groups]) / len(values)
-        return np.concatenate([middle - spread, middle + spread]), np.concatenate([weight, weight]) / 2
+        cuts = np.concatenate([values[:: -(-len(values) // 1000)], np.linspace(values[0], values[-1], 1000)])
+        _, group = np.unique(np.searchsorted(np.unique(cuts), values, side="right"), return_inverse=True)
+        counts = np.bincount(group)
+        middle = np.bincount(group, values) / counts
+        spread = np.sqrt(np.bincount(group, (values - middle[group]) ** 2) / counts)
+        return np.concatenate([middle - spread, middle + spread]), np.tile(counts / (2.0 * len(values)), 2)
 
 
 @dataclass(frozen=True)
@@ -384,7 +393,8 @@ class Replay(AbstractSampled):
     """Measured delays replayed in order, per worker: keeps autocorrelation and differences between workers.
 
     Worker ``i`` replays sequence ``i mod len(sequences)`` from a random place, and starts over at its end. As a law
-    (mean, cdf, transform) it is what one delay of a worker picked at random looks like.
+    (mean, cdf, transform) it is what one gradient picked at random from the record looks like: a worker that logged
+    more gradients counts for more.
     """
 
     sequences: tuple[Array, ...] = field(repr=False, compare=False)
@@ -436,7 +446,10 @@ class Sum(AbstractDelay):
         return all(part.closed_transform for part in self.parts)
 
     def cdf(self, t: ArrayLike) -> Array:
-        r"""Distribution function: shift for a constant part, else the convolution on a grid (error about 1e-4)."""
+        """Distribution function: shift for a constant part, else the convolution on a grid of 65,536 points.
+
+        The grid runs to the 1e-7 tail; the error is at most the mass within a few of its steps.
+        """
         t = np.asarray(t, float)
         fixed = sum(part.value for part in self.parts if isinstance(part, Constant))
         moving = [part for part in self.parts if not isinstance(part, Constant)]
@@ -449,15 +462,15 @@ class Sum(AbstractDelay):
     def _tabulated(self) -> tuple[Array, Array]:
         moving = [part for part in self.parts if not isinstance(part, Constant)]
         end = sum(float(part.quantile(1.0 - 1e-7)) for part in moving)
-        grid = np.linspace(0.0, end, 2**14)
+        grid = np.linspace(0.0, end, 2**16)
         step = grid[1]
         mass = np.array([1.0])
         for part in moving:
             edges = np.concatenate([[0.0], grid + 0.5 * step])
             piece = np.diff(part.cdf(edges))
-            mass = np.fft.irfft(np.fft.rfft(mass, 2**15) * np.fft.rfft(piece, 2**15), 2**15)[: 2**14]
+            mass = np.fft.irfft(np.fft.rfft(mass, 2**17) * np.fft.rfft(piece, 2**17), 2**17)[: 2**16]
         total = np.cumsum(np.maximum(mass, 0.0))
-        return grid + 0.5 * step, np.minimum(total, 1.0)
+        return np.concatenate([[0.0], grid + 0.5 * step]), np.concatenate([[0.0], np.minimum(total, 1.0)])
 
     def quantile(self, p: ArrayLike) -> Array:
         fixed = sum(part.value for part in self.parts if isinstance(part, Constant))
@@ -484,4 +497,6 @@ def _check_sample(name: str, values: Array | Sequence[float]) -> None:
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
         at = int(np.argmax(bad))
-        raise InputError(f"{name}: every delay must be positive and finite, got {values[at]!r} seconds at position {at}")
+        raise InputError(
+            f"{name}: every delay must be positive and finite, got {values[at]!r} seconds at position {at}"
+        )

@@ -49,9 +49,12 @@ def parse_delay(text: str, *, folder: str | Path = ".") -> AbstractDelay:
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(f"delay law: cannot read {text!r}; write for example gamma(mean=1.0, shape=4)") from None
-    return _law(tree, text, Path(folder))
+    try:
+        return _law(tree, text, Path(folder))
+    except RecursionError:
+        raise InputError(f"delay law: too many parts in {text[:40]!r}...") from None
 
 
 def _law(node: ast.expr, text: str, folder: Path) -> AbstractDelay:
@@ -78,7 +81,7 @@ def _arguments(name: str, names: tuple[str, ...], node: ast.Call, text: str) -> 
             raise InputError(f"delay law: {wanted} has no place for {key!r} in {text!r}")
         try:
             given[key] = ast.literal_eval(value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise InputError(f"delay law: {name}: {key} must be a plain value, got {ast.unparse(value)!r}") from None
     missing = [key for key in names if key not in given]
     if missing:

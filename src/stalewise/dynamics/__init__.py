@@ -1,5 +1,6 @@
 """How it converges: delay equation and delayed recursion; roots, limits, moments."""
 
+from stalewise.dynamics.characteristic import Root, gain_limit, rightmost_root
 from stalewise.dynamics.limits import (
     StepLimit,
     constant_step_limit,
@@ -11,12 +12,15 @@ from stalewise.dynamics.limits import (
 from stalewise.dynamics.recursion import decay_per_update, memoryless_second_moment, transient
 
 __all__ = [
+    "Root",
     "StepLimit",
     "constant_step_limit",
     "decay_per_update",
     "decay_rate",
+    "gain_limit",
     "memoryless_second_moment",
     "memoryless_step_limit",
+    "rightmost_root",
     "stationary_variance",
     "step_limit",
     "transient",

@@ -4,6 +4,7 @@ r"""Convergence conditions of one curvature mode: the largest h = learning rate 
 needs and what `limit` certifies.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ class StepLimit:
     method: str
 
 
+@functools.lru_cache(maxsize=512)
 def step_limit(arrivals: Arrivals) -> StepLimit:
     r"""Limits of h for a given staleness.
 

@@ -1,1 +1,5 @@
-"""Placeholder."""
+"""Which schedule: search, explanation, check."""
+
+from stalewise.planning.plan import Plan, plan
+
+__all__ = ["Plan", "plan"]

@@ -1,1 +1,19 @@
-"""Studies answered by mathematics."""
+"""Studies answered by mathematics, and for networks by a cheap pilot."""
+
+from stalewise.prediction.compare import Comparison, compare
+from stalewise.prediction.engine import predict
+from stalewise.prediction.limit import Limit, limit, stability_chart, stiffest
+from stalewise.prediction.pilot import predict_network
+from stalewise.prediction.quadratic import predict_quadratic
+
+__all__ = [
+    "Comparison",
+    "Limit",
+    "compare",
+    "limit",
+    "predict",
+    "predict_network",
+    "predict_quadratic",
+    "stability_chart",
+    "stiffest",
+]

@@ -55,13 +55,10 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     limit = step_limit(timing)
     mean_stable = bool(steps.max() < limit.mean) and timing.rate > 0
     square_stable = bool(steps.max() < limit.mean_square) and timing.rate > 0
-    floor = math.inf
-    if square_stable:
-        variance = [stationary_variance(h, v, timing) for h, v in zip(steps, modes.noise, strict=True)]
-        floor = float(0.5 * modes.curvature @ np.array(variance))
+    floor = _floor(modes, steps, timing) if square_stable else math.inf
     rates = [decay_rate(h, timing) for h in steps] if mean_stable else [None]
     slowest = min((r for r in rates if r is not None), default=None)
-    curve = _curve(study, timing, modes, steps, floor)
+    curve = _curve(study, timing, modes, steps, floor, _weights(timing), study.target.time_limit or math.inf)
     reached = _reached(study, curve, floor) if square_stable else TargetTime()
     loss = curve.loss
     finite = np.isfinite(loss).all(axis=0) & (loss[0] < 1e12 * max(loss[0, 0], 1e-300))
@@ -97,6 +94,32 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     )
 
 
+def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tuple[float, float]:
+    """Settling time [s] and noise floor alone, for a search: infinite where unstable, out of reach, or past ``longest``.
+
+    Args:
+        study: A quadratic study with a learning rate.
+        timing: Its arrivals, which do not depend on the learning rate.
+        longest: Times beyond this need not be resolved [s].
+    """
+    modes = modes_of(study, timing.gradients_a_step)
+    steps = study.learning_rate * modes.curvature
+    if timing.rate <= 0 or steps.max() >= step_limit(timing).mean_square:
+        return math.inf, math.inf
+    floor = _floor(modes, steps, timing)
+    if floor >= study.target.loss:
+        return math.inf, floor
+    curve = _curve(study, timing, modes, steps, floor, _weights(timing)[:1], longest)
+    time = settling_time(curve.time, curve.loss[0], study.target.loss)
+    return (math.inf if time is None else time), floor
+
+
+def _floor(modes: Modes, steps: Array, timing: Arrivals) -> float:
+    """Mean loss in the long run."""
+    variance = [stationary_variance(h, v, timing) for h, v in zip(steps, modes.noise, strict=True)]
+    return float(0.5 * modes.curvature @ np.array(variance))
+
+
 @dataclass(frozen=True)
 class _Curve:
     """Time, expected updates, and loss: the estimate, and beside it without and with full staleness noise."""
@@ -106,10 +129,10 @@ class _Curve:
     loss: Array
 
 
-def _curve(study: Study, timing: Arrivals, modes: Modes, steps: Array, floor: float) -> _Curve:
+def _curve(
+    study: Study, timing: Arrivals, modes: Modes, steps: Array, floor: float, weights: list[float], longest: float
+) -> _Curve:
     target = study.target.loss
-    weights = _weights(timing)
-    longest = study.target.time_limit or math.inf
     reachable = floor < target
     slow = 2.0 / steps.min() if reachable else 6.0 / steps.min()
     updates = int(min(max(8 * len(timing.staleness.pmf), slow, 64), MOST_UPDATES))

@@ -118,6 +118,12 @@ class SyncServer(AbstractServer):
         super().__init__(workers)
         self._held: set[int] = set()
 
+    def joined(self, worker: int) -> list[Instruction]:
+        """A worker that was lost is back and wants work."""
+        if worker in self._held:
+            raise InputError(f"worker {worker} waits for the others already; only a lost worker can join")
+        return super().joined(worker)
+
     def _arrived(self, worker: int, version: int) -> list[Instruction]:  # noqa: ARG002
         self._held.add(worker)
         return self._close_round() if not self.reading else [Hold(worker)]

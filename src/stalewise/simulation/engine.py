@@ -17,6 +17,7 @@ from stalewise.workloads import AbstractNetwork, load_network
 Progress = Callable[[float, str], None]
 POINTS = 800
 BUDGET = 4e8  # mode updates a quadratic study may cost, summed over seeds; about 10 s on one core
+STALL_RECORDS = 160  # and not before this many records, two a mean cycle, when the best loss no longer falls
 MOST_CYCLES = 2000  # a network study stops here
 
 
@@ -100,10 +101,14 @@ def simulate_network(
     most_cycles: float = MOST_CYCLES,
     progress: Progress | None = None,
 ) -> Trajectory:
-    """`simulate` for a network that is loaded already."""
+    """`simulate` for a network that is loaded already.
+
+    Every repetition begins at the same parameters, those of ``seed``; batches and delays differ.
+    """
     cycle = study.cluster.delay().mean
     longest = horizon or min(study.target.time_limit or math.inf, most_cycles * cycle)
-    runs = [NetworkRun(study, network, seed + i) for i in range(seeds)]
+    start = network.start(seed)
+    runs = [NetworkRun(study, network, seed + i, start) for i in range(seeds)]
     reach = min(horizon or 16 * cycle, longest)
     while True:
         for run in runs:
@@ -115,7 +120,9 @@ def simulate_network(
         blew_up = any(run.blew_up for run in runs)
         if progress:
             progress(min(reach / longest, 1.0), f"{time[-1] / cycle:.0f} cycles, loss {loss.mean(axis=0)[-1]:.4g}")
-        if blew_up or time[-1] >= longest or (settled is not None and time[-1] >= 1.4 * settled + 5 * cycle):
+        stalled = not horizon and len(time) >= STALL_RECORDS and _no_progress(loss.mean(axis=0))
+        done = settled is not None and time[-1] >= 1.4 * settled + 5 * cycle
+        if blew_up or stalled or done or time[-1] >= longest:
             break
         reach = min(reach + 8 * cycle, longest)
     if progress:
@@ -137,7 +144,14 @@ def simulate_network(
         ages=float(moments[1]),
         ages_squared=float(moments[2]),
     )
-    return _trajectory(study, ensemble, seed, floor=None, stalled=False, limited=settled is None and not horizon)
+    limited = settled is None and not horizon
+    return _trajectory(study, ensemble, seed, floor=None, stalled=stalled and not blew_up, limited=limited)
+
+
+def _no_progress(loss: np.ndarray) -> bool:
+    """Whether the best loss of the second half is no better than that of the first."""
+    half = len(loss) // 2
+    return bool(loss[half:].min() >= 0.999 * loss[:half].min())
 
 
 def sum_tallies(tallies: list[Tally]) -> Tally:
@@ -210,6 +224,7 @@ def _status(
         return f"reaches loss {study.target.loss:g} after {reached.mean:.4g} s and stays below"
     level = mean[-len(mean) // 4 :].mean()
     if stalled:
-        return f"never settles below {study.target.loss:g}: gradient noise holds the mean loss at {level:.4g}"
+        held = "gradient noise holds" if study.workload.is_quadratic else "training stalls, with"
+        return f"never settles below {study.target.loss:g}: {held} the mean loss at {level:.4g}"
     ended = "the time limit" if limited else "the end of the run"
     return f"has not settled below {study.target.loss:g} by {ended}, {run.time[-1]:.4g} s; the loss is {level:.4g} there"

@@ -14,7 +14,9 @@ BLOW_UP = 1e3
 
 
 class NetworkRun:
-    """One seed of a network study in virtual time, advanced as far as the caller asks.
+    """One repetition of a network study in virtual time, advanced as far as the caller asks.
+
+    ``seed`` names its batches and delays, ``start`` its first parameters.
 
     Attributes:
         time: Times of record [s], every half mean cycle.
@@ -24,12 +26,12 @@ class NetworkRun:
         counts: How often each staleness was applied.
     """
 
-    def __init__(self, study: Study, network: AbstractNetwork, seed: int) -> None:
+    def __init__(self, study: Study, network: AbstractNetwork, seed: int, start: np.ndarray) -> None:
         law = study.cluster.delay()
         delay_rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
         self.server = study.server()
         self._study, self._network, self._seed = study, network, seed
-        self._parameters = network.start(seed)
+        self._parameters = start
         self._index: Counter[int] = Counter()
         self._gradients: dict[int, np.ndarray] = {}
         self._read_at: dict[int, float] = {}

@@ -20,7 +20,7 @@ MEASURED_UPDATES = 200_000
 MEASURED_SEEDS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arrivals:
     """Steps of the server under one schedule.
 

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 SUMMED_EXACTLY = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StalenessLaw:
     """Law of the staleness K of an applied gradient, in updates.
 

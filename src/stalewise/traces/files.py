@@ -2,10 +2,12 @@
 
 import csv
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stalewise import checks
 from stalewise.errors import InputError
@@ -34,11 +36,13 @@ def read_trace(path: str | Path, *, unit: str | None = None) -> Trace:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return _parse(csv.reader(file), path.name, unit)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"trace file: {str(path)!r} does not exist") from None
     except IsADirectoryError:
         raise InputError(f"trace file: {str(path)!r} is a folder, not a file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise InputError(f"trace file: {str(path)!r} is not a CSV text file ({error})") from None
     except OSError as error:
         raise InputError(f"trace file: cannot read {str(path)!r}: {error.strerror}") from None
@@ -68,7 +72,7 @@ def _reader(header: list[str], source: str) -> Callable[[dict[str, list[str]], s
     if set(_PAI) <= set(header):
         return _pai
     raise InputError(
-        f"{source}: unknown columns {', '.join(header[:8])}; known: worker,start,end (stalewise) and "
+        f"{source}: unknown columns {', '.join(header[:8])[:80]!r}; known: worker,start,end (stalewise) and "
         "worker,gpu,time,batch_time_norm (Alibaba PAI)"
     )
 
@@ -81,18 +85,23 @@ def _own(columns: dict[str, list[str]], source: str, unit: str | None) -> Trace:
             optional[name] = optional[name] * scale
     start = _numbers(columns, "start", source) * scale
     end = _numbers(columns, "end", source) * scale
-    return Trace(np.array(columns["worker"], np.str_), start, end, optional, (), source)
+    trace = Trace(_labels(columns, source), start, end, optional, (), source)
+    order = np.argsort(end, kind="stable")
+    ordered = {name: values[order] for name, values in optional.items()}
+    return replace(trace, worker=trace.worker[order], start=start[order], end=end[order], optional=ordered)
 
 
 def _pai(columns: dict[str, list[str]], source: str, unit: str | None) -> Trace:
     scale = UNITS[unit or "ms"]
-    worker = np.array(columns["worker"], np.str_)
+    worker = _labels(columns, source)
     seen = _numbers(columns, "time", source)
     duration = _numbers(columns, "batch_time_norm", source) * scale
     bad = duration <= 0
     if bad.any():
         row = int(np.argmax(bad))
-        raise InputError(f"{source}: batch_time_norm must be positive, got {duration[row] / scale:g} in data row {row + 1}")
+        raise InputError(
+            f"{source}: batch_time_norm must be positive, got {duration[row] / scale:g} in data row {row + 1}"
+        )
     start = np.zeros(len(worker))
     for label in np.unique(worker):
         rows = np.flatnonzero(worker == label)
@@ -104,6 +113,13 @@ def _pai(columns: dict[str, list[str]], source: str, unit: str | None) -> Trace:
     )
     order = np.argsort(start + duration, kind="stable")
     return Trace(worker[order], start[order], (start + duration)[order], {}, (note,), source)
+
+
+def _labels(columns: dict[str, list[str]], source: str) -> NDArray[np.str_]:
+    labels = [label.strip() for label in columns["worker"]]
+    if "" in labels:
+        raise InputError(f"{source}: worker must be named, got a blank in data row {labels.index('') + 1}")
+    return np.array(labels, np.str_)
 
 
 def _numbers(columns: dict[str, list[str]], name: str, source: str, *, blank: bool = False) -> np.ndarray:
@@ -144,4 +160,4 @@ class TraceWriter:
 
 
 def _text(value: float | str) -> str:
-    return f"{value:.9g}" if isinstance(value, float) else str(value)
+    return repr(float(value)) if isinstance(value, float) else str(value)

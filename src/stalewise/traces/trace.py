@@ -1,5 +1,6 @@
 """A trace: what a cluster was measured to do, one row a gradient."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,11 @@ class Trace:
         if wrong.any():
             row = int(np.argmax(wrong))
             self._refuse("end", self.end, row, f"later than its start, {self.start[row]:g} s")
+        ages = self._ages
+        if ages is not None and (ages < 0).any():
+            row = int(np.argmax(ages < 0))
+            pulled = f"its pulled_version, {self.optional['pulled_version'][row]:g}"
+            self._refuse("applied_version", self.optional["applied_version"], row, f"at least {pulled}")
 
     def _refuse(self, name: str, values: NDArray[np.float64], row: int, allowed: str) -> None:
         raise InputError(f"{self.source}: {name} must be {allowed}, got {values[row]:g} in data row {row + 1}")
@@ -58,15 +64,24 @@ class Trace:
     @property
     def staleness(self) -> NDArray[np.int64] | None:
         """Versions that went by between reading and applying, of the rows that say so; None if none does."""
+        ages = self._ages
+        known = ages[np.isfinite(ages)] if ages is not None else ()
+        return np.asarray(known, np.int64) if len(known) else None
+
+    @property
+    def _ages(self) -> NDArray[np.float64] | None:
         if not {"pulled_version", "applied_version"} <= self.optional.keys():
             return None
-        age = self.optional["applied_version"] - self.optional["pulled_version"]
-        age = age[np.isfinite(age)]
-        return age.astype(np.int64) if len(age) else None
+        return self.optional["applied_version"] - self.optional["pulled_version"]
 
     def by_worker(self) -> dict[str, NDArray[np.float64]]:
-        """Durations [s] of each worker, in the order of their starts."""
+        """Durations [s] of each worker, in the order of their starts; workers by label, 2 before 10."""
         order = np.argsort(self.start, kind="stable")
         labels, which = np.unique(self.worker[order], return_inverse=True)
         durations = self.durations[order]
-        return {str(label): durations[which == i] for i, label in enumerate(labels)}
+        found = {str(label): durations[which == i] for i, label in enumerate(labels)}
+        return {label: found[label] for label in sorted(found, key=_natural)}
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", label) if part]

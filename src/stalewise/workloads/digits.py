@@ -58,6 +58,15 @@ class DigitsMLP(AbstractNetwork):
             self._flat.numpy()[:] = parameters
             return float(functional.cross_entropy(self._model(self._x), self._y))
 
+    def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
+        """Exact product by differentiating the gradient once more."""
+        self._flat.numpy()[:] = parameters
+        weights = list(self._model.parameters())
+        loss = functional.cross_entropy(self._model(self._x), self._y)
+        gradient = torch.cat([g.ravel() for g in torch.autograd.grad(loss, weights, create_graph=True)])
+        along = gradient @ torch.from_numpy(np.asarray(direction, np.float32).ravel().copy())
+        return torch.cat([g.ravel() for g in torch.autograd.grad(along, weights)]).numpy()
+
     def accuracy(self, parameters: Vector) -> float:
         """Share of the 297 held-out images classified right."""
         x, y = self._held_out

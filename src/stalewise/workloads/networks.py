@@ -31,6 +31,10 @@ class AbstractNetwork(ABC):
         """Training loss on all of the data."""
 
     @abstractmethod
+    def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
+        """Hessian of `loss` at ``parameters`` times ``direction``, shape (size,)."""
+
+    @abstractmethod
     def accuracy(self, parameters: Vector) -> float:
         """Share of the held-out data classified right, 0 to 1."""
 

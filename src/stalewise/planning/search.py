@@ -1,0 +1,72 @@
+"""What a search hands back, and what both searches say in the same words."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from stalewise.staleness import Arrivals
+from stalewise.study import Study
+
+RARE = 1e-4
+MARGIN = 0.9  # of the mean-square limit: the most a plan uses
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule tried: its study, settling time [s] (infinite if it never settles) and a remark."""
+
+    study: Study
+    time: float
+    note: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "schedule": self.study.schedule.model_dump(exclude_none=True),
+            "time_to_target": self.time if math.isfinite(self.time) else None,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """The pick of a search."""
+
+    study: Study
+    alternatives: list[dict[str, Any]]
+    reasons: list[str]
+    stay_synchronous: bool
+
+
+def guard(timing: Arrivals, workers: int) -> int:
+    """A staleness threshold that fires on less than one gradient in ten thousand, and at twice N - 1 or more."""
+    return max(timing.staleness.quantile(1.0 - RARE), 2 * (workers - 1), 1)
+
+
+def guard_sentence(bound: int, workers: int) -> str:
+    """Why that threshold."""
+    return (
+        f"max_staleness = {bound} (drop) is a guard: in normal running fewer than 1 gradient in 10,000 is older, so it "
+        f"costs nothing and only a worker that got stuck meets it (mean staleness is N - 1 = {workers - 1})."
+    )
+
+
+def synchronous_sentence(asynchronous: float, synchronous: float) -> str:
+    """How the best asynchronous schedule compares with the best synchronous one."""
+    if not math.isfinite(synchronous):
+        return "No synchronous schedule tried reaches the target."
+    if not math.isfinite(asynchronous):
+        return f"Stay synchronous: {synchronous:.4g} s, while no asynchronous schedule tried reaches the target."
+    ratio = synchronous / asynchronous
+    if ratio <= 1.0:
+        return (
+            f"Stay synchronous: the best synchronous schedule takes {synchronous:.4g} s, the best asynchronous one "
+            f"{asynchronous:.4g} s. Delays this even leave nothing for asynchrony to win."
+        )
+    tail = "" if ratio > 1.1 else "; that is close, and synchronous training is simpler"
+    return f"Synchronous training would take {synchronous:.4g} s, {ratio:.2f} times as long{tail}."
+
+
+def rank(candidates: list[Candidate]) -> list[dict[str, Any]]:
+    """Alternatives as plain values, best first."""
+    return [c.as_dict() for c in sorted(candidates, key=lambda c: c.time)]

@@ -1,0 +1,70 @@
+"""Trajectories side by side: what a prediction, a simulation and a real run say of the same study."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stalewise.errors import InputError
+from stalewise.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row a quantity, one column a trajectory; ratios are to the first."""
+
+    names: list[str]
+    rows: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: ``names``, and ``rows`` of {quantity, unit, values, ratios}."""
+        return {"names": self.names, "rows": self.rows}
+
+    def lines(self) -> list[str]:
+        """The table as text."""
+        width = max(12, *(len(name) + 2 for name in self.names))
+        head = f"{'quantity':<28}" + "".join(f"{name:>{width}}" for name in self.names)
+        body = []
+        for row in self.rows:
+            label = f"{row['quantity']} [{row['unit']}]" if row["unit"] else row["quantity"]
+            cells = "".join(f"{'-' if v is None else f'{v:.4g}':>{width}}" for v in row["values"])
+            ratios = "  ".join("" if r is None else f"x{r:.3f}" for r in row["ratios"][1:])
+            body.append(f"{label:<28}{cells}   {ratios}".rstrip())
+        return [head, *body]
+
+
+def compare(trajectories: Sequence[Trajectory], names: Sequence[str] | None = None) -> Comparison:
+    """Set trajectories side by side.
+
+    Args:
+        trajectories: Two or more.
+        names: One each; the engines unless given.
+
+    Returns:
+        Rates, staleness, times to target, and the loss at common times.
+    """
+    if len(trajectories) < 2:
+        raise InputError(f"compare needs two or more trajectories, got {len(trajectories)}")
+    labels = list(names or [t.engine for t in trajectories])
+    rows = [
+        _row("time to target", "s", [t.time_to_target.mean for t in trajectories]),
+        _row("update rate", "1/s", [t.update_rate for t in trajectories]),
+        _row("staleness, mean", "updates", [t.staleness.mean for t in trajectories]),
+        _row("staleness, variance", "", [t.staleness.variance for t in trajectories]),
+        _row("staleness, 99th percentile", "updates", [t.staleness.p99 for t in trajectories]),
+        _row("age of gradients, mean", "s", [t.delay.mean for t in trajectories]),
+        _row("age of gradients, cv", "", [t.delay.cv for t in trajectories]),
+        _row("noise floor", "", [t.noise_floor for t in trajectories]),
+    ]
+    end = min(t.time[-1] for t in trajectories)
+    for share in (0.25, 0.5, 1.0):
+        at = share * end
+        rows.append(_row(f"loss at {at:.4g} s", "", [float(np.interp(at, t.time, t.loss)) for t in trajectories]))
+    return Comparison(labels, rows)
+
+
+def _row(quantity: str, unit: str, values: list[float | None]) -> dict[str, Any]:
+    first = values[0]
+    ratios = [None if v is None or not first else v / first for v in values]
+    return {"quantity": quantity, "unit": unit, "values": values, "ratios": ratios}

@@ -1,0 +1,130 @@
+"""`limit`: how far learning rate and workers can be pushed before training diverges; and the chart of it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stalewise.dynamics import StepLimit, step_limit
+from stalewise.landscape import leading_curvature
+from stalewise.staleness import arrivals
+from stalewise.study import Study
+from stalewise.workloads import load_network
+
+CHARTED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Largest learning rate, and most active workers at the study's own learning rate; None where there is no limit.
+
+    Attributes:
+        learning_rate: ``mean`` and ``mean_square`` limits for the study's active workers.
+        active_workers: ``mean`` and ``mean_square``: most workers at the study's learning rate.
+        method: How the limits were found.
+        notes: What to know about them.
+        diverges: Whether the study's own schedule is past the mean-square limit; None if it has no learning rate.
+    """
+
+    learning_rate: dict[str, float | None]
+    active_workers: dict[str, int | None]
+    method: str
+    notes: list[str] = field(default_factory=list)
+    diverges: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def limit(study: Study, *, seed: int = 0) -> Limit:
+    """Find the convergence condition of a study.
+
+    Args:
+        study: Its schedule's policy (async unless given) and, for the limit in workers, its learning rate.
+        seed: Used where staleness is counted in virtual time.
+
+    Returns:
+        Limits of the mean and of the mean square; the mean square is the one to trust.
+    """
+    study = _with_policy(study)
+    curvature, notes = stiffest(study)
+    found = steps_of(study, study.active_workers, seed)
+    rates = {"mean": found.mean / curvature, "mean_square": found.mean_square / curvature}
+    workers: dict[str, int | None] = {"mean": None, "mean_square": None}
+    diverges = None
+    rate = study.schedule.learning_rate
+    if rate is not None:
+        diverges = rate >= rates["mean_square"]
+        most = max(4 * study.cluster.workers, 64)
+        for name in workers:
+            workers[name] = _most_workers(study, name, rate * curvature, most, seed)
+            if workers[name] is None:
+                notes.append(f"active_workers.{name}: no limit found up to {most} workers")
+            elif workers[name] == 0:
+                notes.append(f"active_workers.{name}: learning rate {rate:g} diverges with a single worker")
+    else:
+        notes.append("active_workers: needs schedule.learning_rate")
+    return Limit(rates, workers, found.method, notes, diverges)
+
+
+def stiffest(study: Study) -> tuple[float, list[str]]:
+    """Largest curvature of a study, and what to know about it."""
+    if study.workload.is_quadratic:
+        return float(study.workload.modes()[0].max()), []
+    network = load_network(study.workload.kind)
+    curvature = leading_curvature(network, network.start(0))
+    note = (
+        f"curvature {curvature:.3g} is that of {study.workload.kind} at its start; it moves while training, towards "
+        "the edge the delay allows, so for networks this limit is a cautious guide and not a cliff"
+    )
+    return curvature, [note]
+
+
+def steps_of(study: Study, workers: int, seed: int) -> StepLimit:
+    """Limits of learning rate x curvature with that many workers."""
+    if workers > study.cluster.workers:
+        study = study.with_cluster(workers=workers)
+    return step_limit(arrivals(study.with_schedule(active_workers=workers), seed=seed))
+
+
+def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
+    """Limits of the learning rate against the number of workers, and where the study's schedule lies.
+
+    Returns:
+        ``workers``, ``mean`` and ``mean_square`` (learning rates; equal lengths), ``point`` {workers, learning_rate},
+        ``curvature`` and a ``note``.
+    """
+    study = _with_policy(study)
+    curvature, notes = stiffest(study)
+    top = max(2 * study.cluster.workers, 16)
+    workers = sorted({n for n in CHARTED if n <= top} | {study.active_workers, study.cluster.workers})
+    limits = [steps_of(study, n, seed) for n in workers]
+    return {
+        "workers": workers,
+        "mean": [one.mean / curvature for one in limits],
+        "mean_square": [one.mean_square / curvature for one in limits],
+        "point": {"workers": study.active_workers, "learning_rate": study.schedule.learning_rate},
+        "curvature": curvature,
+        "note": " ".join([f"Largest curvature {curvature:.4g}.", *notes]),
+    }
+
+
+def _with_policy(study: Study) -> Study:
+    return study if study.schedule.policy else study.with_schedule(policy="async")
+
+
+def _most_workers(study: Study, name: str, step: float, most: int, seed: int) -> int | None:
+    def holds(workers: int) -> bool:
+        return step < getattr(steps_of(study, workers, seed), name)
+
+    if holds(most):
+        return None
+    if not holds(1):
+        return 0
+    low, high = 1, most
+    while high - low > 1:
+        middle = int(np.sqrt(low * high)) if high > 2 * low else (low + high) // 2
+        middle = min(max(middle, low + 1), high - 1)
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

@@ -1,0 +1,249 @@
+"""Studies: TOML in and out, overrides, defaults, and one line for everything that is wrong."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stalewise.errors import InputError
+from stalewise.protocol import AsyncServer, SyncServer
+from stalewise.study import load_study, make_study, parse_study
+
+BASE = {
+    "workload": {"kind": "quadratic", "eigenvalues": [1.0, 0.1], "gradient_noise": 0.01},
+    "cluster": {"workers": 4, "compute": "gamma(mean=1.0, shape=4)"},
+    "schedule": {"policy": "async", "learning_rate": 0.1},
+    "target": {"loss": 0.01},
+}
+
+
+def changed(section, **fields):
+    data = copy.deepcopy(BASE)
+    data.setdefault(section, {}).update(fields)
+    return data
+
+
+positive = st.floats(1e-6, 1e6)
+STUDIES = st.fixed_dictionaries(
+    {
+        "workload": st.fixed_dictionaries(
+            {"eigenvalues": st.lists(positive, min_size=2, max_size=2)},
+            optional={"gradient_noise": st.lists(positive, min_size=2, max_size=2) | positive, "start": positive},
+        ),
+        "cluster": st.fixed_dictionaries(
+            {"workers": st.integers(5, 50), "compute": st.just("exponential(1)")},
+            optional={"upload": st.just("constant(0.1)"), "start": st.sampled_from(["together", "staggered"])},
+        ),
+        "schedule": st.fixed_dictionaries(
+            {},
+            optional={
+                "policy": st.just("async"),
+                "learning_rate": positive,
+                "active_workers": st.integers(1, 5),
+                "max_staleness": st.integers(0, 9),
+            },
+        ),
+        "target": st.fixed_dictionaries({"loss": positive}, optional={"time_limit": positive}),
+    }
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(STUDIES)
+def test_toml_reads_back(data):
+    """A study written as TOML and read again is the same study, with nothing added."""
+    study = make_study(data)
+    assert parse_study(study.to_toml()) == study
+    assert study.as_dict() == data
+
+
+@pytest.mark.parametrize("name", ["quadratic", "digits"])
+def test_examples_are_valid(name):
+    """The example studies load and survive a round trip."""
+    study = load_study(f"examples/{name}.toml")
+    assert parse_study(study.to_toml(), folder="examples") == study
+    assert study.cluster.delay().mean > 0
+
+
+def test_defaults():
+    """All workers, one sample a gradient of a quadratic and 32 of a network, together, no policy."""
+    study = make_study({**BASE, "schedule": {}})
+    assert (study.active_workers, study.batch_size, study.cluster.start) == (4, 1, "together")
+    assert study.schedule.policy is None and study.schedule.max_staleness is None
+    network = make_study({**BASE, "workload": {"kind": "digits-mlp"}})
+    assert network.batch_size == 32 and not network.workload.is_quadratic
+
+
+def test_modes_spread_scalars_over_eigenvalues():
+    """One number for noise or start stands for every mode."""
+    eigenvalues, noise, start = make_study(BASE).workload.modes()
+    assert (eigenvalues.tolist(), noise.tolist(), start.tolist()) == ([1.0, 0.1], [0.01, 0.01], [1.0, 1.0])
+    listed = make_study(changed("workload", start=[1.0, -2.0])).workload.modes()[2]
+    assert listed.tolist() == [1.0, -2.0]
+
+
+def test_cycle_is_download_plus_compute_plus_upload():
+    """The delay of a cycle is the sum of its independent parts."""
+    law = make_study(changed("cluster", download="exponential(0.5)", upload="constant(0.25)")).cluster.delay()
+    assert law.mean == pytest.approx(1.75)
+    assert law.variance == pytest.approx(0.5)
+
+
+def test_server_follows_the_policy():
+    """async with its threshold, sync without."""
+    study = make_study(changed("schedule", max_staleness=3, active_workers=2))
+    server = study.server()
+    assert isinstance(server, AsyncServer) and (server.workers, server.max_staleness) == (2, 3)
+    assert isinstance(study.with_schedule(policy="sync", max_staleness=None).server(), SyncServer)
+
+
+def test_changes_make_a_new_study():
+    """with_schedule and with_cluster leave the original alone, take fields out by None, and check what they make."""
+    study = make_study(BASE)
+    assert study.with_schedule(active_workers=np.int64(2)).active_workers == 2
+    assert study.with_schedule(learning_rate=None).schedule.learning_rate is None
+    assert study.with_cluster(workers=9).active_workers == 9
+    assert (study.active_workers, study.learning_rate) == (4, 0.1)
+    with pytest.raises(InputError, match=r"active_workers must be at most cluster.workers = 4, got 5"):
+        study.with_schedule(active_workers=5)
+
+
+def test_files_are_looked_up_beside_the_study(tmp_path):
+    """A relative trace file belongs to the study's folder, also after a change."""
+    (tmp_path / "log.csv").write_text("worker,start,end\na,0,2\n")
+    (tmp_path / "study.toml").write_text(make_study(BASE).to_toml())
+    study = load_study(tmp_path / "study.toml", overrides=["cluster.compute=trace('log.csv')"])
+    assert study.cluster.delay().mean == study.with_schedule(active_workers=1).cluster.delay().mean == 2.0
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "field", "value"),
+    [
+        ("schedule.learning_rate=0.2", "schedule", "learning_rate", 0.2),
+        ("schedule.learning_rate = .5", "schedule", "learning_rate", 0.5),
+        ("schedule.learning_rate=1e-3", "schedule", "learning_rate", 1e-3),
+        ("schedule.policy=sync", "schedule", "policy", "sync"),
+        ('schedule.policy="sync"', "schedule", "policy", "sync"),
+        ("cluster.compute=gamma(mean=2, shape=3)", "cluster", "compute", "gamma(mean=2, shape=3)"),
+        ("workload.eigenvalues=[2.0, 1.0]", "workload", "eigenvalues", [2.0, 1.0]),
+        ("schedule.max_staleness=None", "schedule", "max_staleness", None),
+        ("target.time_limit=60", "target", "time_limit", 60.0),
+    ],
+)
+def test_overrides_replace_one_field(override, section, field, value):
+    """TOML values, Python values and bare words all work; later ones win."""
+    text = make_study(BASE).to_toml()
+    study = parse_study(text, overrides=["schedule.learning_rate=7", override])
+    assert getattr(getattr(study, section), field) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("schedule.learning_rate", r"--set: write section.field=value, for example .*; got 'schedule.learning_rate'"),
+        ("learning_rate=1", r"--set: write section.field=value"),
+        ("a.b.c=1", r"--set: write section.field=value"),
+        ("=1", r"--set: write section.field=value"),
+        ("schedule.learning_rate=nan", r"schedule.learning_rate must be .*got nan"),
+        ("schedule.learning_rate=fast", r"schedule.learning_rate must be a number, got 'fast'"),
+        ("schedule.learning_rate={[]: 1}", r"schedule.learning_rate must be a number"),
+        ("nowhere.field=1", r"nowhere is not a known field; known: workload, cluster, schedule, target"),
+    ],
+)
+def test_wrong_overrides_are_refused(override, message):
+    """One line, naming the override or the field."""
+    with pytest.raises(InputError, match=message) as caught:
+        parse_study(make_study(BASE).to_toml(), overrides=[override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("workload", "kind", "cubic", r"workload.kind must be .*'quadratic'.*, got 'cubic'"),
+        ("workload", "kind", "digits-mlp", r'eigenvalues belongs to kind = "quadratic"; digits-mlp brings its own'),
+        ("workload", "eigenvalues", [], r"workload: eigenvalues is missing"),
+        ("workload", "eigenvalues", [1.0, -1.0], r"workload.eigenvalues.1 must be greater than 0, got -1.0"),
+        ("workload", "eigenvalues", 3.0, r"workload.eigenvalues must be a valid list, got 3.0"),
+        ("workload", "gradient_noise", -1.0, r"workload.gradient_noise must be greater than or equal to 0, got -1.0"),
+        ("workload", "gradient_noise", [1.0, "x"], r"workload.gradient_noise.1 must be a number, got 'x'"),
+        ("workload", "gradient_noise", [1.0], r"workload: gradient_noise has 1 values for 2 eigenvalues"),
+        ("workload", "start", "far", r"workload.start must be a number, got 'far'"),
+        ("workload", "start", float("nan"), r"workload.start must be a finite number, got nan"),
+        ("workload", "eigenvalue", [1.0], r'workload.eigenvalue is not a known field; did you mean "eigenvalues"\?'),
+        ("cluster", "workers", 0, r"cluster.workers must be greater than or equal to 1, got 0"),
+        ("cluster", "workers", 2.5, r"cluster.workers must be a valid integer, got 2.5"),
+        ("cluster", "workers", True, r"cluster.workers must be a number, got True"),
+        ("cluster", "workers", "4", r"cluster.workers must be a number, got '4'"),
+        ("cluster", "compute", "gama(1, 2)", r'cluster.compute: .* got \'gama\'; did you mean "gamma"\?'),
+        ("cluster", "compute", "exponential(-1)", r"cluster.compute: exponential: mean must be .*got -1"),
+        ("cluster", "compute", "trace('none.csv')", r"cluster.compute: trace file: 'none.csv' does not exist"),
+        ("cluster", "compute", 3, r"cluster.compute must be a valid string, got 3"),
+        ("cluster", "start", "later", r"cluster.start must be 'together' or 'staggered', got 'later'"),
+        ("schedule", "policy", "asinc", r"schedule.policy must be 'async'.*, got 'asinc'"),
+        ("schedule", "learning_rate", 0, r"schedule.learning_rate must be greater than 0, got 0"),
+        ("schedule", "learning_rate", float("inf"), r"schedule.learning_rate must be a finite number, got inf"),
+        ("schedule", "active_workers", 5, r"schedule.active_workers must be at most cluster.workers = 4, got 5"),
+        ("schedule", "max_staleness", -1, r"schedule.max_staleness must be greater than or equal to 0, got -1"),
+        ("schedule", "max_staleness", 1.5, r"schedule.max_staleness must be a valid integer, got 1.5"),
+        ("schedule", "batch_size", 0, r"schedule.batch_size must be greater than or equal to 1, got 0"),
+        ("schedule", "learningrate", 1, r'schedule.learningrate is not a known field; did you mean "learning_rate"\?'),
+        ("target", "loss", 0, r"target.loss must be greater than 0, got 0"),
+        ("target", "time_limit", -1, r"target.time_limit must be greater than 0, got -1"),
+        ("targets", "loss", 1, r'targets is not a known field; did you mean "target"\?'),
+    ],
+)
+def test_bad_fields_are_refused_in_one_line(section, field, value, message):
+    """The line begins with the field, shows the value and says what is allowed."""
+    with pytest.raises(InputError, match=message) as caught:
+        make_study(changed(section, **{field: value}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, r"^workload is missing$"),
+        ({**BASE, "target": {}}, r"^target.loss is missing$"),
+        ({**BASE, "schedule": 3}, r"^schedule must be a valid dictionary"),
+        (changed("schedule", policy="sync", max_staleness=3), r"^schedule: max_staleness has no meaning under"),
+    ],
+)
+def test_missing_and_contradictory_parts_are_refused(data, message):
+    """So are sections that are absent, of the wrong kind, or at odds with themselves."""
+    with pytest.raises(InputError, match=message):
+        make_study(data)
+
+
+def test_what_is_left_out_is_asked_for_when_needed():
+    """A study for `plan` may lack policy and learning rate; using them says so. A cluster must take time."""
+    study = make_study({**BASE, "schedule": {}})
+    with pytest.raises(InputError, match=r"schedule.learning_rate is missing"):
+        _ = study.learning_rate
+    with pytest.raises(InputError, match=r"schedule.policy is missing: give one of async, sync"):
+        study.server()
+    with pytest.raises(InputError, match=r"cluster.compute must take time"):
+        make_study(changed("cluster", compute="constant(0)")).cluster.delay()
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    """Missing, folder, binary, broken: one line each. A byte order mark is no reason to refuse."""
+    with pytest.raises(InputError, match=r"study file: .*does not exist"):
+        load_study(tmp_path / "none.toml")
+    with pytest.raises(InputError, match=r"study file: cannot read .*directory"):
+        load_study(tmp_path)
+    path = tmp_path / "study.toml"
+    path.write_bytes(b"\x80\xff")
+    with pytest.raises(InputError, match=r"is not a text file"):
+        load_study(path)
+    path.write_text("workload = [")
+    with pytest.raises(InputError, match=r"study.toml: not valid TOML: .*(line 1|end of document)"):
+        load_study(path)
+    with pytest.raises(InputError, match=r"not valid TOML"):
+        parse_study("a = " + "[" * 5000)
+    with pytest.raises(InputError, match=r"'schedule' is not a section of the study"):
+        parse_study("schedule = 3", overrides=["schedule.policy=sync"])
+    path.write_bytes(b"\xef\xbb\xbf" + make_study(BASE).to_toml().encode())
+    assert load_study(path).as_dict() == make_study(BASE).as_dict()
