@@ -1,0 +1,44 @@
+"""What runs on a Ray worker: compute a gradient, and sleep out the rest of an injected delay."""
+
+import asyncio
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from stalewise.workloads import load_network
+
+
+class Finished(NamedTuple):
+    """One gradient as it comes back."""
+
+    gradient: np.ndarray
+    began: float
+    computed: float
+    ended: float
+
+
+class GradientActor:
+    """Hosts one or more logical workers; several sleep side by side in one process."""
+
+    def __init__(self, kind: str, batch_size: int) -> None:
+        import torch  # noqa: PLC0415  (heavy: on the worker only)
+
+        torch.set_num_threads(1)
+        self._network = load_network(kind)
+        self._batch_size = batch_size
+        self._network.gradient(self._network.start(0), (0, 0, 0), batch_size)
+
+    async def ready(self) -> float:
+        """The worker's clock, once it is warm [s]."""
+        return time.monotonic()
+
+    async def gradient(self, parameters: np.ndarray, batch: tuple[int, int, int], due: float | None) -> Finished:
+        """Gradient of the batch named (seed, worker, index); returns no earlier than ``due`` on the monotonic clock."""
+        began = time.monotonic()
+        gradient, _ = self._network.gradient(parameters, batch, self._batch_size)
+        computed = time.monotonic() - began
+        rest = 0.0 if due is None else due - time.monotonic()
+        if rest > 0:
+            await asyncio.sleep(rest)
+        return Finished(gradient, began, computed, time.monotonic())
