@@ -18,4 +18,6 @@ class MissingExtraError(ImportError):
     """An optional dependency is needed: says which extra installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs {package}, which is not installed; install it with: pip install 'stalewise[{extra}]'")
+        super().__init__(
+            f"this needs {package}, which is not installed; install it with: pip install 'stalewise[{extra}]'"
+        )

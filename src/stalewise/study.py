@@ -118,6 +118,18 @@ class Cluster(_Section):
         if context:
             self._folder = Path(context.get("folder", "."))
 
+    @property
+    def folder(self) -> Path:
+        """Where relative file names are looked up."""
+        return self._folder
+
+    def files(self, part: str) -> list[str]:
+        """Trace files that one part's law names."""
+        tree = ast.parse(getattr(self, part).strip(), mode="eval")
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        named = [c.args[0] if c.args else c.keywords[0].value for c in calls if c.func.id in ("empirical", "trace")]
+        return [ast.literal_eval(value) for value in named]
+
     def delay(self) -> AbstractDelay:
         """Law of a whole cycle of one worker [s]: from reading the parameters to the gradient's arrival."""
         law = self._part(self.compute)

@@ -1,1 +1,5 @@
-"""Placeholder."""
+"""The command line: one file a verb: parse, call, print."""
+
+from stalewise.cli.main import main
+
+__all__ = ["main"]

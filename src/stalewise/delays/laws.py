@@ -189,7 +189,7 @@ class ShiftedExponential(AbstractContinuous):
         return (Component(Kind.SHIFTED_EXPONENTIAL, self.shift, self.exponential_mean),)
 
 
-def Exponential(mean: float) -> ShiftedExponential:  # noqa: N802  (reads as a law)
+def Exponential(mean: float) -> ShiftedExponential:
     """Memoryless delay of the given ``mean`` [s]."""
     checks.positive("exponential: mean", mean, "seconds")
     return ShiftedExponential(0.0, mean)

@@ -67,7 +67,9 @@ def rightmost_root(gain: float, delay: AbstractDelay | float) -> Root:
         return Root(value, equation.is_rightmost(value))
     left = law.abscissa
     if left == 0.0 and equation.count_right_of(1e-9 * gain) == 0:
-        note = "heavy-tailed delay: no characteristic root exists left of the axis, the mean decays like a power of time"
+        note = (
+            "heavy-tailed delay: no characteristic root exists left of the axis, the mean decays like a power of time"
+        )
         return Root(None, True, note)
     bracket = equation.bracket(left)
     if bracket is None:

@@ -198,9 +198,7 @@ class Moments:
     second: Array
 
 
-def transient(
-    step: float, noise: float, start: float, law: StalenessLaw, weight: float, updates: int
-) -> Moments:
+def transient(step: float, noise: float, start: float, law: StalenessLaw, weight: float, updates: int) -> Moments:
     r"""Moments of the recursion from a standing start, every first gradient computed at the start.
 
     The mean solves the averaged recursion. The variance is the fundamental solution's square convolved with the noise

@@ -70,9 +70,7 @@ class _Pilots:
             trial = self.run(at(knob * factor))
             if trial.time < best.time:
                 best, knob = trial, knob * factor
-            elif best is here and factor > 1 and not math.isfinite(best.time):
-                factor = 0.5
-            elif best is here and factor > 1:
+            elif (best is here and factor > 1 and not math.isfinite(best.time)) or (best is here and factor > 1):
                 factor = 0.5
             else:
                 break

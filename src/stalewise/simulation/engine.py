@@ -213,9 +213,7 @@ def _bootstrap(time: np.ndarray, loss: np.ndarray, target: float, seed: int) -> 
     return TargetTime(mean=settled, low=float(low), high=float(high) if math.isfinite(high) else None)
 
 
-def _status(
-    study: Study, run: Ensemble, reached: TargetTime, *, stalled: bool, limited: bool, mean: np.ndarray
-) -> str:
+def _status(study: Study, run: Ensemble, reached: TargetTime, *, stalled: bool, limited: bool, mean: np.ndarray) -> str:
     if run.blew_up:
         grown = int((~np.isfinite(run.loss[:, -1])).sum())
         first = run.time[np.argmax(~np.isfinite(run.loss).all(axis=0))]
@@ -227,4 +225,6 @@ def _status(
         held = "gradient noise holds" if study.workload.is_quadratic else "training stalls, with"
         return f"never settles below {study.target.loss:g}: {held} the mean loss at {level:.4g}"
     ended = "the time limit" if limited else "the end of the run"
-    return f"has not settled below {study.target.loss:g} by {ended}, {run.time[-1]:.4g} s; the loss is {level:.4g} there"
+    return (
+        f"has not settled below {study.target.loss:g} by {ended}, {run.time[-1]:.4g} s; the loss is {level:.4g} there"
+    )

@@ -1,7 +1,14 @@
 """How old a gradient is: update rate, staleness, age."""
 
 from stalewise.staleness.arrivals import Arrivals, arrivals, longest_of
-from stalewise.staleness.law import StalenessLaw, has_formula, is_exponential, law_from_counts, mixed_poisson, staleness_law
+from stalewise.staleness.law import (
+    StalenessLaw,
+    has_formula,
+    is_exponential,
+    law_from_counts,
+    mixed_poisson,
+    staleness_law,
+)
 
 __all__ = [
     "Arrivals",

@@ -232,7 +232,9 @@ class _Run:
             return f"diverges: the training loss grew without bound by {end:.4g} s"
         if settled is not None:
             return f"reaches loss {target:g} after {settled:.4g} s and stays below"
-        return f"has not settled below {target:g} by the time limit, {end:.4g} s; the loss is {self._loss[-1]:.4g} there"
+        return (
+            f"has not settled below {target:g} by the time limit, {end:.4g} s; the loss is {self._loss[-1]:.4g} there"
+        )
 
     def _notes(self) -> list[str]:
         notes = [f"held-out accuracy {100 * self._network.accuracy(self._parameters):.1f} %"]
@@ -242,5 +244,7 @@ class _Run:
         if self._late:
             notes.append(f"{self._late} gradients took longer to compute than the delay drawn for them")
         if self._losses:
-            notes.append(f"{self._losses} gradients were lost, {self._refused} of them refused as not finite or misshapen")
+            notes.append(
+                f"{self._losses} gradients were lost, {self._refused} of them refused as not finite or misshapen"
+            )
         return notes

@@ -21,9 +21,7 @@ class DigitsMLP(AbstractNetwork):
         y = torch.tensor(labels[order], dtype=torch.int64)
         self._x, self._y = x[:-HELD_OUT], y[:-HELD_OUT]
         self._held_out = x[-HELD_OUT:], y[-HELD_OUT:]
-        self._model = nn.Sequential(
-            nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
-        )
+        self._model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
         self.size = sum(p.numel() for p in self._model.parameters())
         self._flat = torch.zeros(self.size)
         self._gradient = torch.zeros(self.size)

@@ -1,0 +1,234 @@
+"""The verbs. Each parses, calls one function of the library, and prints."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from stalewise.cli.shared import (
+    Json,
+    Out,
+    Seed,
+    Set,
+    progress_bar,
+    read_study,
+    say,
+    study_toml,
+    trace_file,
+    write_answer,
+)
+from stalewise.trajectory import Trajectory, load_trajectory, to_json
+
+
+def fit(trace: str, /, *, unit: str | None = None, json: Json = False, seed: Seed = 0, out: Out = None) -> None:
+    """Fit delay laws to a log of delays.
+
+    Ranks laws by AIC, tests the best, and says which simplifications are safe. Times are seconds.
+
+    Example: stalewise fit examples/pai_job_1.csv
+
+    Args:
+        trace: CSV of worker,start,end, or Alibaba PAI mini-batch times; - reads standard input.
+        unit: Unit of the file's times: s, ms, us, ns or min.
+    """
+    from stalewise.delays import fit_delay
+    from stalewise.traces import read_trace
+
+    with trace_file(trace) as path:
+        answer = fit_delay(read_trace(path, unit=unit), seed=seed).as_dict()
+    write_answer(out, {"fit.json": to_json(answer)})
+    rows = [f"  {c['law']:<66} AIC {c['aic']:.1f}" for c in answer["pooled"]["candidates"]]
+    say(json, answer, [*answer["sentences"], "", "Laws, best first:", *rows, *_notes(answer["notes"])])
+
+
+def limit(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
+    """Say how far learning rate and workers can be pushed.
+
+    The mean-square limit is the one to trust: past it single runs blow up. Exits with 3 if the study is past it.
+
+    Example: stalewise limit examples/quadratic.toml
+
+    Args:
+        study: Study file (TOML); - reads standard input.
+    """
+    from stalewise.prediction import limit as find
+
+    answer = find(read_study(study, set_), seed=seed)
+    write_answer(out, {"limit.json": to_json(answer.as_dict())})
+    rate, workers = answer.learning_rate, answer.active_workers
+    say(json, answer.as_dict(), [
+        f"learning rate   below {rate['mean_square']:.4g} (mean square); the mean alone would allow {rate['mean']:.4g}",
+        f"active workers  at most {_or(workers['mean_square'])} (mean square); the mean alone {_or(workers['mean'])}",
+        f"method          {answer.method}",
+        *_notes(answer.notes),
+    ])  # fmt: skip
+    return bool(answer.diverges)
+
+
+def predict(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
+    """Predict loss against time, staleness and time to target, by mathematics.
+
+    Networks take their curve from a cheap pilot in virtual time; its cost is told. Exits with 3 if it diverges.
+
+    Example: stalewise predict examples/quadratic.toml --set schedule.active_workers=8
+
+    Args:
+        study: Study file (TOML); - reads standard input.
+    """
+    from stalewise.prediction import predict as run
+    from stalewise.prediction import stability_chart
+
+    question = read_study(study, set_)
+    with progress_bar("predict") as progress:
+        answer = run(question, seed=seed, progress=progress)
+        files = {"predict.json": answer.to_json()}
+        if out is not None:
+            files["chart.json"] = to_json(stability_chart(question, seed=seed))
+            files["study.toml"] = study_toml(question, out)
+    write_answer(out, files)
+    return _tell(answer, json)
+
+
+def simulate(
+    study: str, /, *, seeds: int | None = None, horizon: float | None = None, set_: Set = None, json: Json = False,
+    seed: Seed = 0, out: Out = None,
+) -> bool:  # fmt: skip
+    """Run a study in virtual time: the same server as a real run, no cluster needed.
+
+    Exits with 3 if it diverges.
+
+    Example: stalewise simulate examples/quadratic.toml --seeds 200
+
+    Args:
+        study: Study file (TOML); - reads standard input.
+        seeds: Repetitions: 64 for a quadratic, 4 for a network unless given.
+        horizon: Virtual seconds to run; until settled unless given.
+    """
+    from stalewise import checks
+    from stalewise.simulation import simulate as run
+
+    if seeds is not None:
+        checks.at_least("seeds", seeds, 1)
+    question = read_study(study, set_)
+    with progress_bar("simulate") as progress:
+        answer = run(question, seeds=seeds, seed=seed, horizon=horizon, progress=progress)
+    write_answer(out, {"simulate.json": answer.to_json()})
+    return _tell(answer, json)
+
+
+def train(
+    study: str, /, *, compute: Literal["inject", "real"] = "inject", time_limit: float | None = None,
+    set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
+) -> bool:  # fmt: skip
+    """Train for real on a local Ray.
+
+    Exits with 3 if it diverges. With --out the trace of delays is written to trace.csv, which `fit` reads back.
+
+    Example: stalewise train examples/digits.toml --set schedule.learning_rate=0.03 --out runs/mine
+
+    Args:
+        study: Study file (TOML); - reads standard input.
+        compute: inject: sleep out delays drawn from the study's cluster; real: as fast as gradients come.
+        time_limit: Stop after this many seconds at the latest.
+    """
+    from stalewise.cli.shared import make_folder
+    from stalewise.training import train as run
+
+    question = read_study(study, set_)
+    _ = question.policy, question.learning_rate
+    if out is not None and not question.workload.is_quadratic:
+        make_folder(out)
+    trace = out / "trace.csv" if out is not None and not question.workload.is_quadratic else None
+    with progress_bar("train") as progress:
+        answer = run(question, seed=seed, compute=compute, time_limit=time_limit, trace_path=trace, progress=progress)
+    write_answer(out, {"train.json": answer.to_json()})
+    return _tell(answer, json)
+
+
+def plan(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
+    """Choose active workers, learning rate and max_staleness for the study's target, and say why.
+
+    What [schedule] gives is held, the rest is searched; the pick is checked in virtual time.
+
+    Example: stalewise plan examples/digits.toml --out runs/mine
+
+    Args:
+        study: Study file (TOML); - reads standard input.
+    """
+    from stalewise.planning import plan as run
+
+    question = read_study(study, set_)
+    with progress_bar("plan") as progress:
+        answer = run(question, seed=seed, progress=progress)
+    files = {"plan.json": to_json(answer.as_dict())}
+    if out is not None:
+        files["planned.toml"] = study_toml(answer.study, out)
+    write_answer(out, files)
+    schedule = answer.study.schedule.model_dump(exclude_none=True)
+    chosen = [f"  {key} = {value!r}" for key, value in schedule.items()]
+    others = [f"  {_seconds(a['time_to_target'])}  {_brief(a['schedule'])}  ({a['note']})" for a in answer.alternatives]
+    say(json, answer.as_dict(), [
+        "Schedule:", *chosen, "", "Why:", *(f"  {r}" for r in answer.reasons), "", "Alternatives:", *others[:8],
+    ])  # fmt: skip
+    return answer.checked.diverges
+
+
+def compare(first: Path, second: Path, /, *more: Path, json: Json = False) -> None:
+    """Set trajectories (JSON files of predict, simulate, train) side by side.
+
+    Example: stalewise compare runs/demo/predict.json runs/demo/simulate.json runs/demo/train.json
+
+    Args:
+        first: A trajectory; ratios are to this one.
+        second: Another.
+        more: Any further ones.
+    """
+    from stalewise.prediction import compare as run
+
+    answer = run([load_trajectory(path) for path in (first, second, *more)])
+    say(json, answer.as_dict(), answer.lines())
+
+
+def report(folder: Path, /, *, json: Json = False) -> None:
+    """Write one self-contained page from what --out left in a folder.
+
+    Example: stalewise report runs/demo
+
+    Args:
+        folder: Where fit, plan, predict, simulate and train wrote.
+    """
+    from stalewise.report import write_report
+
+    page = write_report(folder)
+    say(json, {"report": str(page)}, [f"wrote {page}"])
+
+
+ALL = (fit, limit, predict, plan, simulate, train, compare, report)
+
+
+def _tell(answer: Trajectory, json: bool) -> bool:
+    rate, age = answer.update_rate, answer.delay.mean
+    say(json, answer.model_dump(), [
+        answer.status,
+        f"update rate     {_or(rate)} /s",
+        f"staleness       mean {_or(answer.staleness.mean)}, 99 % at most {_or(answer.staleness.p99)} updates",
+        f"age of gradient {_or(age)} s on average",
+        f"gradients       {answer.gradients.applied:.0f} applied, {answer.gradients.dropped:.0f} dropped",
+        f"noise floor     {_or(answer.noise_floor)}",
+        *_notes(answer.notes),
+    ])  # fmt: skip
+    return answer.diverges
+
+
+def _or(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _seconds(value: float | None) -> str:
+    return "     never" if value is None else f"{value:8.4g} s"
+
+
+def _brief(schedule: dict[str, Any]) -> str:
+    return f"{schedule['policy']}, {schedule['active_workers']} workers, learning rate {schedule['learning_rate']:.4g}"
+
+
+def _notes(notes: list[str]) -> list[str]:
+    return ["", *(f"note: {note}" for note in notes)] if notes else []

@@ -1,0 +1,106 @@
+"""Figures of the page. One function a figure; text from files is escaped, for Plotly reads some HTML in it."""
+
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+COLOURS = {"predict": "#0072B2", "simulate": "#E69F00", "train": "#009E73"}
+NAMES = {"predict": "prediction", "simulate": "simulation", "train": "real run"}
+GREY = "#8a8f98"
+PMF_SHOWN = 200
+
+
+def _figure(x: str, y: str, **layout: Any) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=400,
+        margin={"l": 64, "r": 16, "t": 16, "b": 56}, xaxis_title=x, yaxis_title=y, hovermode="closest",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#3b4252"},
+        legend={"orientation": "h", "y": 1.12, "x": 0}, **layout,
+    )  # fmt: skip
+    return figure
+
+
+def loss_figure(trajectories: dict[str, Any], target: float | None) -> go.Figure:
+    """Loss against time for every engine, with bands, the target, and the times to it."""
+    figure = _figure("time [s]", "loss")
+    figure.update_yaxes(type="log", exponentformat="power")
+    for engine, one in trajectories.items():
+        colour = COLOURS[engine]
+        if one.get("loss_low") and one.get("loss_high"):
+            figure.add_scatter(
+                x=one["time"] + one["time"][::-1], y=one["loss_high"] + one["loss_low"][::-1], fill="toself",
+                fillcolor=colour, opacity=0.15, line={"width": 0}, hoverinfo="skip", showlegend=False,
+            )  # fmt: skip
+        figure.add_scatter(x=one["time"], y=one["loss"], name=NAMES[engine], line={"color": colour, "width": 2})
+        reached = one["time_to_target"]["mean"]
+        if reached is not None and target:
+            figure.add_scatter(
+                x=[reached], y=[target], mode="markers", showlegend=False, hovertext=f"{NAMES[engine]}: {reached:.4g} s",
+                marker={"color": colour, "size": 11, "line": {"color": "white", "width": 2}},
+            )  # fmt: skip
+    if target:
+        figure.add_hline(y=target, line={"color": GREY, "dash": "dash"}, annotation_text=f"target {target:g}")
+    return figure
+
+
+def staleness_figure(trajectories: dict[str, Any]) -> go.Figure:
+    """Staleness: predicted, simulated and observed."""
+    figure = _figure("staleness [updates]", "share of applied gradients")
+    for engine, one in trajectories.items():
+        staleness = one["staleness"]
+        pmf, mean = staleness["pmf"][:PMF_SHOWN], staleness["mean"]
+        label = NAMES[engine] if mean is None else f"{NAMES[engine]}, mean {mean:.2f}"
+        figure.add_scatter(
+            y=pmf, name=label, mode="lines+markers", line={"color": COLOURS[engine], "width": 2, "shape": "hvh"},
+            marker={"size": 5},
+        )  # fmt: skip
+    return figure
+
+
+def delay_figure(fit: dict[str, Any]) -> go.Figure:
+    """Measured delays and the best law."""
+    histogram, law = fit["histogram"], fit["pooled"]["law"]
+    edges = histogram["edges"]
+    middle = [(a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    width = [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    figure = _figure("time of one gradient [s]", "density [1/s]", bargap=0)
+    figure.add_bar(x=middle, y=histogram["density"], width=width, name="measured", marker_color="#c5ccd6")
+    figure.add_scatter(
+        x=middle, y=histogram["fitted_density"], name=escape(str(law)), line={"color": COLOURS["predict"], "width": 2}
+    )
+    return figure
+
+
+def quantile_figure(fit: dict[str, Any]) -> go.Figure:
+    """Quantiles of the measured delays against those of the law."""
+    quantiles = fit["quantiles"]
+    figure = _figure("fitted quantile [s]", "measured quantile [s]", showlegend=False)
+    ends = [min(quantiles["fitted"]), max(quantiles["fitted"])]
+    figure.add_scatter(x=ends, y=ends, mode="lines", line={"color": GREY, "dash": "dash"})
+    figure.add_scatter(
+        x=quantiles["fitted"], y=quantiles["observed"], mode="markers", marker={"color": COLOURS["predict"], "size": 6}
+    )
+    return figure
+
+
+def stability_figure(chart: dict[str, Any]) -> go.Figure:
+    """Limits of the learning rate against workers, and the schedule's place."""
+    figure = _figure("active workers", "learning rate")
+    figure.update_xaxes(type="log", tickvals=[n for n in chart["workers"] if n & (n - 1) == 0])
+    figure.update_yaxes(type="log", exponentformat="power")
+    figure.add_scatter(
+        x=chart["workers"], y=chart["mean_square"], name="mean-square limit (trust this)",
+        line={"color": COLOURS["predict"], "width": 2},
+    )  # fmt: skip
+    figure.add_scatter(
+        x=chart["workers"], y=chart["mean"], name="limit of the mean", line={"color": GREY, "dash": "dot"}
+    )
+    point = chart["point"]
+    if point["learning_rate"]:
+        figure.add_scatter(
+            x=[point["workers"]], y=[point["learning_rate"]], mode="markers", name="this schedule",
+            marker={"color": "#D55E00", "size": 14, "symbol": "star"},
+        )  # fmt: skip
+    return figure

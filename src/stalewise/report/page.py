@@ -1,0 +1,104 @@
+"""The page: reads what the verbs left in a folder, lays it out, writes one HTML file that needs no network."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from stalewise.errors import InputError
+from stalewise.report import figures
+from stalewise.trajectory import load_json, load_trajectory, write_atomically
+
+ENGINES = ("predict", "simulate", "train")
+ROWS = (
+    ("time to target [s]", lambda t: t["time_to_target"]["mean"]),
+    ("update rate [1/s]", lambda t: t["update_rate"]),
+    ("mean staleness [updates]", lambda t: t["staleness"]["mean"]),
+    ("variance of staleness", lambda t: t["staleness"]["variance"]),
+    ("99 % of staleness within [updates]", lambda t: t["staleness"]["p99"]),
+    ("mean age of a gradient [s]", lambda t: t["delay"]["mean"]),
+    ("gradients applied", lambda t: t["gradients"]["applied"]),
+    ("gradients dropped", lambda t: t["gradients"]["dropped"]),
+)
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into a folder of answers.
+
+    Args:
+        folder: Holds any of fit.json, plan.json, chart.json, predict.json, simulate.json, train.json, planned.toml.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: The folder holds none of them, or one is malformed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"report folder: {str(folder)!r} does not exist or is not a folder")
+    trajectories = {
+        e: load_trajectory(folder / f"{e}.json").model_dump() for e in ENGINES if (folder / f"{e}.json").exists()
+    }
+    other = {
+        n: load_json(folder / f"{n}.json", "report")
+        for n in ("fit", "plan", "chart")
+        if (folder / f"{n}.json").exists()
+    }
+    if not trajectories and not other:
+        raise InputError(f"report folder: {str(folder)!r} holds no answer; run a verb with --out {folder} first")
+    page = folder / "report.html"
+    write_atomically(page, _render(folder, trajectories, other))
+    return page
+
+
+def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stalewise.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    studies = [t["study"] for t in trajectories.values()]
+    target = studies[0].get("target", {}).get("loss") if studies else None
+    drawn: dict[str, Markup] = {}
+    try:
+        if trajectories:
+            drawn["loss"] = _draw(figures.loss_figure(trajectories, target))
+            drawn["staleness"] = _draw(figures.staleness_figure(trajectories))
+        if "chart" in other:
+            drawn["stability"] = _draw(figures.stability_figure(other["chart"]))
+        if "fit" in other:
+            drawn["delay"] = _draw(figures.delay_figure(other["fit"]))
+            drawn["quantile"] = _draw(figures.quantile_figure(other["fit"]))
+        return environment.get_template("page.html").render(
+            plotly=Markup(get_plotlyjs()),
+            figures=drawn,
+            fit=other.get("fit"),
+            plan=other.get("plan"),
+            chart=other.get("chart"),
+            trajectories=trajectories,
+            names=figures.NAMES,
+            rows=[(label, [_text(read(t)) for t in trajectories.values()]) for label, read in ROWS],
+            study=_study_text(folder),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
+        raise InputError(f"report: a file in {str(folder)!r} is not what stalewise writes: {error}") from None
+
+
+def _draw(figure: go.Figure) -> Markup:
+    """A figure as a fragment; Plotly escapes what would end its script."""
+    return Markup(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+    )
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _study_text(folder: Path) -> str:
+    for name in ("planned.toml", "study.toml"):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8", errors="replace")
+    return ""
