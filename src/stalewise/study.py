@@ -126,8 +126,14 @@ class Cluster(_Section):
     def files(self, part: str) -> list[str]:
         """Trace files that one part's law names."""
         tree = ast.parse(getattr(self, part).strip(), mode="eval")
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-        named = [c.args[0] if c.args else c.keywords[0].value for c in calls if c.func.id in ("empirical", "trace")]
+        named = []
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("empirical", "trace")
+            ):
+                named.append(node.args[0] if node.args else node.keywords[0].value)
         return [ast.literal_eval(value) for value in named]
 
     def delay(self) -> AbstractDelay:

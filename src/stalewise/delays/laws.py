@@ -121,7 +121,7 @@ class Constant(AbstractDelay):
     def laplace(self, s: ArrayLike) -> NDArray[np.complex128]:
         return np.exp(-np.asarray(s, complex) * self.value)
 
-    def sample(self, n: int, rng: np.random.Generator) -> Array:
+    def sample(self, n: int, rng: np.random.Generator) -> Array:  # noqa: ARG002
         return np.full(n, float(self.value))
 
     def components(self) -> tuple[Component, ...]:

@@ -215,12 +215,16 @@ def gain_limit(delay: AbstractDelay | float) -> float:
         omega = start + width * np.arange(2049)
         phi = law.laplace(1j * omega)
         for i in np.flatnonzero((phi.real[:-1] > 0) != (phi.real[1:] > 0)):
-            crossing = float(optimize.brentq(lambda w: _at(law, w).real, omega[i], omega[i + 1], xtol=1e-15))
+            crossing = _crossing(law, omega[i], omega[i + 1])
             phi_there = _at(law, crossing)
             if phi_there.imag < 0:
                 best = min(best, crossing / abs(phi_there))
         start = float(omega[-1])
     return best
+
+
+def _crossing(law: AbstractDelay, low: float, high: float) -> float:
+    return float(optimize.root_scalar(lambda w: _at(law, w).real, bracket=(low, high), xtol=1e-15).root)
 
 
 def _at(law: AbstractDelay, omega: float) -> complex:

@@ -80,7 +80,7 @@ def variance_factor(step: float, law: StalenessLaw, weight: float) -> float:
 
 
 def mean_step_limit(law: StalenessLaw) -> float:
-    r"""Smallest h at which the mean loses stability: least positive real :math:`(w - 1)/(w P(w))` on :math:`|w| = 1`."""
+    r"""Smallest h at which the mean loses stability: least real :math:`(w - 1)/(w P(w)) > 0` on :math:`|w| = 1`."""
     length = 1 << math.ceil(math.log2(32 * len(law.pmf) + 256))
     angle = 2.0 * np.pi * np.arange(1, length // 2 + 1) / length
 
@@ -97,7 +97,9 @@ def mean_step_limit(law: StalenessLaw) -> float:
     imaginary[-1] = 0.0
     crossings = np.flatnonzero(imaginary[:-1] * imaginary[1:] < 0)
     for i in crossings[np.minimum(values.real[crossings], values.real[crossings + 1]) < 2 * best]:
-        theta = optimize.brentq(lambda t: float(step(t).imag), angle[i], angle[i + 1], xtol=1e-15)
+        theta = float(
+            optimize.root_scalar(lambda t: float(step(t).imag), bracket=(angle[i], angle[i + 1]), xtol=1e-15).root
+        )
         value = float(step(theta).real)
         if 0 < value < best:
             best = value
@@ -168,6 +170,7 @@ def zeros_inside(coefficients: Array, radius: float) -> int:
     """Zeros of a real polynomial (lowest power first) inside a circle, by the turns of its value along it."""
     scaled = coefficients * radius ** np.arange(len(coefficients))
     length = 1 << math.ceil(math.log2(8 * len(coefficients) + 64))
+    turns = np.zeros(1)
     while length <= LONGEST_TRANSFORM:
         values = np.fft.rfft(scaled, length)
         turns = np.angle(values[1:] / values[:-1])
@@ -220,9 +223,9 @@ def transient(step: float, noise: float, start: float, law: StalenessLaw, weight
     impulse = np.zeros(updates + 1)
     impulse[0] = 1.0
     with np.errstate(over="ignore", invalid="ignore"):
-        fundamental = signal.lfilter([1.0], coefficients, impulse)
+        fundamental = np.asarray(signal.lfilter([1.0], coefficients, impulse))
         forcing = np.concatenate([[1.0], -step * tail[:-1]])
-        shape = signal.lfilter([1.0], coefficients, forcing)
+        shape = np.asarray(signal.lfilter([1.0], coefficients, forcing))
         mean = start * shape
         variance = np.zeros(updates + 1)
         if noise > 0 or weight > 0:

@@ -1,7 +1,7 @@
 """Leading Hessian eigenvalue of a network's training loss."""
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from stalewise.workloads import AbstractNetwork
 from stalewise.workloads.networks import Vector
@@ -15,8 +15,21 @@ def leading_curvature(network: AbstractNetwork, parameters: Vector, *, seed: int
         parameters: Where, shape (size,).
         seed: Of Lanczos' first vector.
     """
-    operator = LinearOperator(
-        (network.size, network.size), matvec=lambda v: network.hessian_product(parameters, v), dtype=np.float32
-    )
+    operator = aslinearoperator(_Hessian(network, parameters))
     first = np.random.default_rng(seed).standard_normal(network.size).astype(np.float32)
-    return float(eigsh(operator, k=1, which="LA", v0=first, tol=1e-3, return_eigenvectors=False)[0])
+    found = eigsh(operator, k=1, which="LA", v0=first, tol=1e-3, return_eigenvectors=False)  # type: ignore[arg-type]
+    return float(np.ravel(found)[0])
+
+
+class _Hessian:
+    """What SciPy needs to see a linear operator."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, network: AbstractNetwork, parameters: Vector) -> None:
+        self.shape = (network.size, network.size)
+        self._network, self._parameters = network, parameters
+
+    def matvec(self, direction: Vector) -> Vector:
+        """Hessian times ``direction``."""
+        return self._network.hessian_product(self._parameters, direction)

@@ -120,8 +120,8 @@ def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -
         reasons.append(synchronous_sentence(*(_mean(picks[p]) for p in ("async", "sync"))))
     cost = sum(t.trajectory.gradients.computed for t in pilots.trials)
     reasons.append(
-        f"The search ran {len(pilots.trials)} pilots of {SEEDS} repetitions in virtual time, which stand for {cost:.0f} "
-        "gradients of the schedules they predict."
+        f"The search ran {len(pilots.trials)} pilots of {SEEDS} repetitions in virtual time, which stand for "
+        f"{cost:.0f} gradients of the schedules they predict."
     )
     others = [t.candidate(_note(t, workers)) for t in [*searched, *pilots.trials[len(searched) :]] if t is not pick]
     return Found(chosen, rank(others), reasons, stay)

@@ -50,14 +50,14 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
     study = _with_policy(study)
     curvature, notes = stiffest(study)
     found = steps_of(study, study.active_workers, seed)
-    rates = {"mean": found.mean / curvature, "mean_square": found.mean_square / curvature}
+    rates: dict[str, float | None] = {"mean": found.mean / curvature, "mean_square": found.mean_square / curvature}
     workers: dict[str, int | None] = {"mean": None, "mean_square": None}
     diverges = None
     rate = study.schedule.learning_rate
     if rate is not None:
-        diverges = rate >= rates["mean_square"]
+        diverges = rate >= found.mean_square / curvature
         most = max(4 * study.cluster.workers, 64)
-        for name in workers:
+        for name in ("mean", "mean_square"):
             workers[name] = _most_workers(study, name, rate * curvature, most, seed)
             if workers[name] is None:
                 notes.append(f"active_workers.{name}: no limit found up to {most} workers")

@@ -116,8 +116,8 @@ def _status(study: Study, run: Trajectory, reached: TargetTime) -> str:
 def _cost(study: Study, pilot: Pilot, run: Trajectory, applied: float, seeds: int) -> str:
     schedule = pilot.study.schedule
     return (
-        f"pilot in virtual time: {schedule.active_workers} worker(s), learning rate {schedule.learning_rate:.4g}, batch "
-        f"{pilot.study.batch_size}; {seeds} seeds cost {run.gradients.computed:.0f} gradients, "
+        f"pilot in virtual time: {schedule.active_workers} worker(s), learning rate {schedule.learning_rate:.4g}, "
+        f"batch {pilot.study.batch_size}; {seeds} seeds cost {run.gradients.computed:.0f} gradients, "
         f"{run.gradients.computed * pilot.study.batch_size:.0f} samples (the run it predicts: {applied:.0f} gradients, "
         f"{applied * study.batch_size:.0f} samples)"
     )

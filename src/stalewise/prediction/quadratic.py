@@ -44,7 +44,8 @@ def modes_of(study: Study, gradients_a_step: int) -> Modes:
     eigenvalues, variance, start = study.workload.modes()
     curvature, which = np.unique(eigenvalues, return_inverse=True)
     scale = study.learning_rate**2 / (study.batch_size * gradients_a_step)
-    return Modes(curvature, np.bincount(which, variance) * scale, np.bincount(which, start**2))
+    noise = np.asarray(np.bincount(which, variance) * scale, np.float64)
+    return Modes(curvature, noise, np.asarray(np.bincount(which, start**2), np.float64))
 
 
 def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
@@ -95,7 +96,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
 
 
 def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tuple[float, float]:
-    """Settling time [s] and noise floor alone, for a search: infinite where unstable, out of reach, or past ``longest``.
+    """Settling time [s] and noise floor alone, for a search; infinite where unstable or out of reach.
 
     Args:
         study: A quadratic study with a learning rate.

@@ -1,5 +1,6 @@
 """Figures of the page. One function a figure; text from files is escaped, for Plotly reads some HTML in it."""
 
+import itertools
 from html import escape
 from typing import Any
 
@@ -37,7 +38,7 @@ def loss_figure(trajectories: dict[str, Any], target: float | None) -> go.Figure
         reached = one["time_to_target"]["mean"]
         if reached is not None and target:
             figure.add_scatter(
-                x=[reached], y=[target], mode="markers", showlegend=False, hovertext=f"{NAMES[engine]}: {reached:.4g} s",
+                x=[reached], y=[target], mode="markers", showlegend=False, hovertext=f"{reached:.4g} s",
                 marker={"color": colour, "size": 11, "line": {"color": "white", "width": 2}},
             )  # fmt: skip
     if target:
@@ -63,8 +64,8 @@ def delay_figure(fit: dict[str, Any]) -> go.Figure:
     """Measured delays and the best law."""
     histogram, law = fit["histogram"], fit["pooled"]["law"]
     edges = histogram["edges"]
-    middle = [(a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    width = [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    middle = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
+    width = [b - a for a, b in itertools.pairwise(edges)]
     figure = _figure("time of one gradient [s]", "density [1/s]", bargap=0)
     figure.add_bar(x=middle, y=histogram["density"], width=width, name="measured", marker_color="#c5ccd6")
     figure.add_scatter(

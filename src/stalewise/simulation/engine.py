@@ -129,7 +129,7 @@ def simulate_network(
         progress(1.0, "done")
     tally = sum_tallies([run.server.tally for run in runs])
     counted = sum((run.counts for run in runs), Counter())
-    moments = sum(run.age_moments for run in runs)
+    moments = np.sum([run.age_moments for run in runs], axis=0)
     counts = np.zeros(max(counted, default=0) + 1)
     counts[list(counted)] = list(counted.values())
     ensemble = Ensemble(

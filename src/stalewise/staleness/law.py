@@ -44,7 +44,7 @@ class StalenessLaw:
 
     def generating_function(self, z: ArrayLike) -> NDArray[np.complex128]:
         """E z^K at complex z, element by element."""
-        return np.polynomial.polynomial.polyval(np.asarray(z, complex), self.pmf)
+        return np.asarray(np.polynomial.polynomial.polyval(np.asarray(z, complex), self.pmf), complex)
 
 
 def has_formula(delay: AbstractDelay) -> bool:
@@ -95,14 +95,14 @@ def mixed_poisson(delay: AbstractDelay, workers: int) -> StalenessLaw:
     if delay.cv < 1e-9:
         mean = workers - 1
         top = int(mean + 12 * math.sqrt(mean) + 12)
-        return StalenessLaw(stats.poisson(mean).pmf(np.arange(top)), "Poisson arrivals")
+        return StalenessLaw(stats.poisson.pmf(np.arange(top), mean), "Poisson arrivals")
     step, weights = lattice(delay)
     rates = (workers - 1) / delay.mean * step * np.arange(len(weights))
     top = int(rates[-1] + 10 * math.sqrt(rates[-1]) + 10)
     used = weights > 1e-12
     pmf = np.zeros(top)
     for weight, rate in zip(weights[used], rates[used], strict=True):
-        pmf += weight * stats.poisson(rate).pmf(np.arange(top))
+        pmf += weight * stats.poisson.pmf(np.arange(top), rate)
     return StalenessLaw(pmf / pmf.sum(), "mixed Poisson")
 
 

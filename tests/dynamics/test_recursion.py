@@ -1,0 +1,97 @@
+"""The delayed recursion: golden values, closed forms, two routes to one number."""
+
+import math
+
+import numpy as np
+import pytest
+
+from stalewise.delays import parse_delay
+from stalewise.dynamics import memoryless_second_moment, step_limit, transient
+from stalewise.dynamics.limits import decay_rate, stationary_variance
+from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, zeros_inside
+from stalewise.staleness import arrivals, staleness_law
+from studies import quadratic
+
+
+@pytest.mark.parametrize(("step", "value"), [(0.05, 3.10050e-4), (0.1, 6.35615e-4), (0.2, 3.11264e-3)])
+def test_memoryless_moments_are_golden(step, value):
+    """Eight exponential workers after 60 updates."""
+    assert memoryless_second_moment(step, 0.0, 1.0, 8, 60)[-1] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(("workers", "value"), [(2, 2.561553), (4, 3.372281), (16, 6.178908), (64, 11.824752)])
+def test_memoryless_limit(workers, value):
+    """(1 + sqrt(1 + 8N))/2 to 6 digits, and the closed moments really turn there."""
+    limit = step_limit(arrivals(quadratic("exponential(1)", workers, 0.01))).mean_square
+    assert limit * workers == pytest.approx(value, abs=1e-6)
+    below = memoryless_second_moment(limit * 0.97, 0.0, 1.0, workers, 8_000)
+    above = memoryless_second_moment(limit * 1.03, 0.0, 1.0, workers, 8_000)
+    assert below[-1] < below[4_000]
+    assert above[-1] > above[4_000]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8, 64])
+def test_constant_limit(workers):
+    """2 sin(pi/(2(2N-1))), from the formula and from the zeros of the index equation."""
+    value = 2 * math.sin(math.pi / (2 * (2 * workers - 1)))
+    law = staleness_law(parse_delay("constant(1)"), workers)
+    assert step_limit(arrivals(quadratic("constant(1)", workers, 0.01))).mean_square == pytest.approx(value, rel=1e-12)
+    assert mean_step_limit(law) == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("law", ["gamma(1, 4)", "uniform(0.9, 1.1)", "lognormal(1, 1)"])
+def test_limits_are_where_zeros_cross(law):
+    """Just below the mean limit no zero lies in the unit disc, just above one does; mean square comes first."""
+    staleness = staleness_law(parse_delay(law), 8)
+    limit = mean_step_limit(staleness)
+    for factor, inside in ((0.999, False), (1.001, True)):
+        coefficients = np.concatenate([[1.0], limit * factor * staleness.pmf])
+        coefficients[1] -= 1.0
+        assert bool(zeros_inside(coefficients, 1.0)) is inside
+    assert mean_square_step_limit(staleness) < limit
+
+
+@pytest.mark.parametrize("step", [0.01, 0.05, 0.15])
+def test_decay_is_the_largest_companion_eigenvalue(step):
+    """Counting zeros and Newton agree with the eigenvalues of the recursion's companion matrix."""
+    law = staleness_law(parse_delay("uniform(0.9, 1.1)"), 8)
+    coefficients = np.concatenate([[1.0], step * law.pmf])
+    coefficients[1] -= 1.0
+    modulus = np.abs(np.roots(coefficients)).max()
+    assert decay_per_update(step, law) == pytest.approx(-math.log(modulus), rel=1e-6)
+
+
+def test_transient_by_brute_force():
+    """With full staleness noise the variance is that of independent staleness draws (4.5 standard errors)."""
+    law, step, runs, updates = staleness_law(parse_delay("gamma(1, 4)"), 3), 0.25, 40_000, 24
+    rng = np.random.default_rng(5)
+    x = np.ones((updates + 1, runs))
+    for k in range(updates):
+        past = np.maximum(k - rng.choice(len(law.pmf), runs, p=law.pmf), 0)
+        x[k + 1] = x[k] - step * x[past, np.arange(runs)] + 0.1 * rng.standard_normal(runs)
+    said = transient(step, 0.01, 1.0, law, 1.0, updates)
+    error = x[-1].std() / math.sqrt(runs)
+    assert said.mean[-1] == pytest.approx(x[-1].mean(), abs=4.5 * error)
+    assert said.second[6] == pytest.approx((x[6] ** 2).mean(), rel=0.05)
+    assert said.second[-1] == pytest.approx((x[-1] ** 2).mean(), rel=0.05)
+
+
+def test_stationary_variance_of_plain_sgd():
+    """One worker: V = noise/(h (2 - h))."""
+    timing = arrivals(quadratic("gamma(1, 4)", 1, 0.3))
+    assert stationary_variance(0.3, 0.01, timing) == pytest.approx(0.01 / (0.3 * 1.7), rel=1e-8)
+
+
+def test_stationary_variance_is_where_the_moments_end():
+    """Closed formula and long recursion agree for exponential workers."""
+    timing = arrivals(quadratic("exponential(1)", 4, 0.25))
+    end = memoryless_second_moment(0.25, 0.01, 0.0, 4, 5000)[-1]
+    assert stationary_variance(0.25, 0.01, timing) == pytest.approx(end, rel=1e-9)
+
+
+def test_decay_rates():
+    """Exponential workers have the quadratic's zeros; heavy tails have none."""
+    assert decay_rate(0.1, arrivals(quadratic("lognormal(1, 1)", 8, 0.1))) is None
+    timing = arrivals(quadratic("exponential(1)", 4, 0.1))
+    modulus = np.abs(np.roots([1.0, -2 + (1 + 0.1) / 4, 0.75])).max()
+    assert decay_rate(0.1, timing) == pytest.approx(-4 * math.log(modulus), rel=1e-9)

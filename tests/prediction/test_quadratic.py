@@ -1,0 +1,65 @@
+"""Prediction against simulation on quadratics, and the answers that are not numbers."""
+
+import pytest
+
+from stalewise.prediction import compare, limit, predict, stability_chart
+from stalewise.simulation import simulate
+from studies import quadratic
+
+
+@pytest.mark.parametrize("law", ["constant(1)", "gamma(1, 4)", "exponential(1)"])
+@pytest.mark.parametrize("workers", [4, 16, 64])
+def test_time_to_target_is_the_simulated_one(law, workers):
+    """Within 5 % at 40 % of the mean-square limit, noise-free (800 seeds: their 95 % interval is below 4 %)."""
+    rate = 0.4 * limit(quadratic(law, workers, 0.001)).learning_rate["mean_square"]
+    study = quadratic(law, workers, rate)
+    said = predict(study)
+    seen = simulate(study, seeds=800, horizon=said.time[-1])
+    assert said.time_to_target.mean == pytest.approx(seen.time_to_target.mean, rel=0.05)
+
+
+def test_floor_is_the_simulated_one():
+    """Noise floor within 4 % of the simulated one (64 seeds)."""
+    study = quadratic("gamma(1, 4)", 8, 0.1, noise=0.1, target=1e-4)
+    seen = simulate(study, seeds=64, horizon=4000.0)
+    assert predict(study).noise_floor == pytest.approx(seen.noise_floor, rel=0.04)
+
+
+def test_divergence_and_floor_are_answers():
+    """Said in a sentence, with the number that would do."""
+    wild = predict(quadratic("gamma(1, 4)", 16, 0.5))
+    assert wild.diverges
+    assert "mean-square limit 0.1392" in wild.status
+    stuck = predict(quadratic("gamma(1, 4)", 16, 0.05, noise=1.0))
+    assert not stuck.diverges
+    assert stuck.time_to_target.mean is None
+    assert "learning rate of about" in stuck.status
+
+
+def test_limit_in_workers():
+    """The limit in workers is where 2 sin(pi/(2(2N-1))) passes the learning rate."""
+    found = limit(quadratic("constant(1)", 4, 0.2))
+    assert found.active_workers == {"mean": 8, "mean_square": 8}
+    assert found.diverges is False
+    assert limit(quadratic("constant(1)", 4, 0.2).with_cluster(workers=9)).diverges is True
+
+
+def test_chart_falls_with_workers():
+    """More workers, smaller limit; the schedule's own point is in it."""
+    chart = stability_chart(quadratic("gamma(1, 4)", 16, 0.05))
+    assert chart["mean_square"] == sorted(chart["mean_square"], reverse=True)
+    assert chart["point"] == {"workers": 16, "learning_rate": 0.05}
+
+
+def test_synchronous_is_plain_descent():
+    """Without noise a synchronous step multiplies each mode by 1 - rate x curvature, each round."""
+    study = quadratic("constant(1)", 8, 0.5, policy="sync")
+    said = predict(study)
+    assert said.loss[-1] == pytest.approx(simulate(study, seeds=2, horizon=said.time[-1]).loss[-1], rel=1e-9)
+
+
+def test_compare_needs_two():
+    """Ratios are to the first trajectory."""
+    one = predict(quadratic("constant(1)", 4, 0.1))
+    table = compare([one, one])
+    assert table.rows[0]["ratios"] == [1.0, 1.0]

@@ -1,0 +1,90 @@
+"""The page: complete, self-contained, and safe against what files say."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from stalewise.cli.main import run
+from stalewise.errors import InputError
+from stalewise.report import write_report
+
+STUDY = """
+[workload]
+eigenvalues = [1.0]
+[cluster]
+workers = 4
+compute = "gamma(1, 4)"
+[schedule]
+learning_rate = 0.1
+policy = "async"
+[target]
+loss = 0.01
+"""
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with answers of four verbs."""
+    study, trace = tmp_path / "a.toml", tmp_path / "t.csv"
+    study.write_text(STUDY)
+    rows = [f"{HOSTILE},{i},{i + 1 + (i * 7 % 5) / 10}" for i in range(40)]
+    trace.write_text("worker,start,end\n" + "\n".join(rows))
+    for argv in (["plan", study], ["predict", study], ["simulate", study, "--seeds", "8"], ["fit", trace]):
+        assert run([str(word) for word in argv] + ["--out", str(tmp_path)]) == 0
+    return tmp_path
+
+
+def test_page_is_complete_and_loads_nothing(folder):
+    """Five figures, the table, the sentences; no address that a browser would fetch."""
+    text = write_report(folder).read_text()
+    assert text.count("Plotly.newPlot(") >= 5
+    for heading in ("Loss against time", "Staleness", "Stability", "Delays", "Alternatives", "Study"):
+        assert f"<h2>{heading}</h2>" in text
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", text)
+
+
+def test_files_are_escaped(folder):
+    """A hostile status or note stays text."""
+    answer = json.loads((folder / "predict.json").read_text())
+    answer["status"] = answer["notes"][0] = HOSTILE
+    (folder / "predict.json").write_text(json.dumps(answer))
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["reasons"][0] = HOSTILE
+    (folder / "plan.json").write_text(json.dumps(plan))
+    fit = json.loads((folder / "fit.json").read_text())
+    fit["pooled"]["law"] = HOSTILE
+    (folder / "fit.json").write_text(json.dumps(fit))
+    assert HOSTILE not in write_report(folder).read_text()
+
+
+def test_bad_folders(tmp_path):
+    """Empty, broken, and foreign files are refused in one line, and no page is written."""
+    with pytest.raises(InputError, match="holds no answer"):
+        write_report(tmp_path)
+    (tmp_path / "predict.json").write_text("{")
+    with pytest.raises(InputError, match=r"predict\.json is not JSON"):
+        write_report(tmp_path)
+    (tmp_path / "predict.json").write_text("{}")
+    with pytest.raises(InputError, match="predict"):
+        write_report(tmp_path)
+    (tmp_path / "predict.json").unlink()
+    (tmp_path / "fit.json").write_text("{}")
+    with pytest.raises(InputError, match="not what stalewise writes"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
+def test_a_browser_draws_it(folder, tmp_path_factory):
+    """Chromium, given only the file, draws every figure."""
+    page = write_report(folder)
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--virtual-time-budget=8000", "--dump-dom",
+               page.as_uri()]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert dom.count('class="main-svg"') >= 5

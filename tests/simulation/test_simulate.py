@@ -1,0 +1,53 @@
+"""`simulate`: invariants, statistics, endings."""
+
+import numpy as np
+import pytest
+
+from stalewise.errors import InputError
+from stalewise.simulation import simulate
+from studies import quadratic
+
+
+@pytest.mark.parametrize("law", ["constant(1)", "gamma(1, 4)", "exponential(1)", "lognormal(1, 1)"])
+def test_mean_staleness_is_workers_minus_one(law):
+    """Whatever the delays, the mean staleness is N - 1, and the mean age the mean delay (4.5 standard errors)."""
+    run = simulate(quadratic(law, 8, 0.01, start="staggered"), seeds=16, horizon=2000.0)
+    assert run.staleness.mean == pytest.approx(7.0, abs=0.01)
+    error = (run.delay.cv * run.delay.mean) / np.sqrt(run.gradients.applied)
+    assert run.delay.mean == pytest.approx(1.0, abs=4.5 * error + 1e-3)
+
+
+def test_nothing_applied_is_older_than_the_threshold():
+    """A drop threshold of 5 leaves nothing older than 5, and every gradient is accounted for."""
+    run = simulate(quadratic("exponential(1)", 16, 0.02, max_staleness=5), seeds=8, horizon=50.0)
+    assert run.staleness.max == 5
+    assert run.gradients.dropped > 0
+    total = run.gradients.applied + run.gradients.dropped + run.gradients.in_flight
+    assert run.gradients.computed == total
+
+
+def test_endings_are_told():
+    """Divergence and a floor above the target are answers in a sentence."""
+    wild = simulate(quadratic("gamma(1, 4)", 16, 0.5), seeds=4)
+    assert wild.diverges
+    assert wild.status.startswith("diverges")
+    assert wild.time_to_target.mean is None
+    stuck = simulate(quadratic("gamma(1, 4)", 4, 0.2, noise=0.1, target=1e-4), seeds=32)
+    assert not stuck.diverges
+    assert "gradient noise holds" in stuck.status
+
+
+def test_same_seed_same_run():
+    """Results depend on the seed alone, not on threads."""
+    study = quadratic("gamma(1, 4)", 4, 0.1, noise=0.01)
+    assert simulate(study, seeds=6, seed=3).loss == simulate(study, seeds=6, seed=3).loss
+    assert simulate(study, seeds=6, seed=3).loss != simulate(study, seeds=6, seed=4).loss
+
+
+def test_bad_numbers_are_refused():
+    """Seeds and horizon must be positive."""
+    study = quadratic("gamma(1, 4)", 4, 0.1)
+    with pytest.raises(InputError, match="horizon must be positive"):
+        simulate(study, horizon=-1.0)
+    with pytest.raises(InputError, match="seeds must be a whole number"):
+        simulate(study, seeds=-2)

@@ -1,0 +1,119 @@
+"""Real runs on a local Ray."""
+
+import importlib.util
+import subprocess
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from stalewise.simulation.network import take_step
+from stalewise.study import make_study
+from stalewise.traces import read_trace
+from stalewise.training import train
+from stalewise.training.local_ray import local_ray
+from stalewise.workloads import load_network
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    """One Ray for all tests; `train` uses it."""
+    with local_ray() as ray:
+        yield ray
+
+
+def digits(workers, compute, rate, **schedule):
+    """A digits study that does not reach its target."""
+    return make_study(
+        {
+            "workload": {"kind": "digits-mlp"},
+            "cluster": {"workers": workers, "compute": compute},
+            "schedule": {"policy": "async", "learning_rate": rate, **schedule},
+            "target": {"loss": 1e-6},
+        }
+    )
+
+
+def test_one_worker_is_a_plain_loop():
+    """Bit for bit: the losses of a real run with one worker are those of plain SGD on the same batches."""
+    run = train(digits(1, "constant(0.01)", 0.05), time_limit=1.5)
+    network = load_network("digits-mlp")
+    parameters, losses = network.start(0), {}
+    for index in range(int(run.updates[-1]) + 1):
+        losses[index] = network.loss(parameters)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as on a worker: sums are rounded in the same order
+        gradient, _ = network.gradient(parameters, (0, 0, index), 32)
+        torch.set_num_threads(threads)
+        parameters = take_step(parameters, [gradient], 0.05)
+    assert run.updates[-1] > 20
+    assert run.loss == [losses[int(k)] for k in run.updates]
+
+
+def test_staleness_and_trace(tmp_path):
+    """Eight workers: mean staleness within 5 % of 7; the trace reads back and says the same; counts add up."""
+    run = train(digits(8, "gamma(0.08, 4)", 0.01), time_limit=8.0, trace_path=tmp_path / "t.csv")
+    assert run.staleness.mean == pytest.approx(7.0, rel=0.05)
+    assert run.delay.mean == pytest.approx(0.08, rel=0.15)
+    trace = read_trace(tmp_path / "t.csv")
+    assert len(trace) == run.gradients.applied
+    assert trace.staleness.mean() == pytest.approx(run.staleness.mean)
+    assert run.gradients.computed == run.gradients.applied + run.gradients.in_flight
+
+
+def test_threshold_and_synchronous():
+    """A threshold drops and is never passed; a synchronous run has no staleness."""
+    bounded = train(digits(6, "exponential(0.03)", 0.01, max_staleness=4), time_limit=2.5)
+    assert bounded.gradients.dropped > 0
+    assert bounded.staleness.max <= 4
+    together = train(digits(4, "gamma(0.03, 4)", 0.01, policy="sync"), time_limit=1.5)
+    assert together.staleness.max == 0
+    assert together.gradients.applied == 4 * together.updates[-1]
+
+
+def test_a_killed_process_loses_nothing_else(ray, monkeypatch):
+    """Killing a worker process mid-run: its gradients are counted as lost, the run goes on, the counts add up."""
+    from stalewise.training import engine
+
+    class Killing(engine.Fleet):
+        def collect(self, timeout):
+            outcomes = super().collect(timeout)
+            self.seen = getattr(self, "seen", 0) + len(outcomes)
+            if self.seen > 30 and not getattr(self, "killed", False):
+                self.killed = True
+                ray.kill(self.actor_of(0), no_restart=False)
+            return outcomes
+
+    monkeypatch.setattr(engine, "Fleet", Killing)
+    run = train(digits(4, "gamma(0.05, 4)", 0.01), time_limit=6.0)
+    assert run.gradients.lost >= 1
+    assert run.updates[-1] > 60
+    tally = run.gradients
+    assert tally.computed == tally.applied + tally.lost + tally.in_flight
+
+
+def test_ray_listens_on_loopback_only():
+    """No socket of Ray's is open to the network."""
+    lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    open_to_all = [line for line in lines if "ray" in line or "gcs" in line or "python" in line]
+    addresses = [line.split()[3] for line in open_to_all]
+    assert addresses
+    assert [a for a in addresses if not a.startswith(("127.", "[::1]", "[::ffff:127."))] == []
+
+
+def test_blow_up_is_an_answer():
+    """A wild learning rate ends the run with a sentence."""
+    run = train(digits(2, "constant(0.01)", 1e6), time_limit=5.0)
+    assert run.diverges
+    assert run.status.startswith("diverges")
+    assert np.isfinite(run.loss).all()
