@@ -2,8 +2,6 @@
 
 import pytest
 
-pytest.importorskip("torch")
-
 from stalewise.prediction import predict
 from stalewise.simulation import simulate
 from stalewise.study import make_study

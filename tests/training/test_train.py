@@ -5,8 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from stalewise.simulation.network import take_step
 from stalewise.study import make_study

@@ -89,7 +89,7 @@ def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any]) -
 def _draw(figure: go.Figure) -> Markup:
     """A figure as a fragment; Plotly escapes what would end its script."""
     return Markup(
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
     )
 
 
