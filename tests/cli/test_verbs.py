@@ -67,6 +67,7 @@ def test_target_below_the_floor_is_an_answer(capsys):
         (["predct", QUADRATIC], 'Did you mean "predict"'),
         (["predict"], "STUDY"),
         (["simulate", QUADRATIC, "--seeds", "0"], "seeds"),
+        (["measure", QUADRATIC], "its landscape stands in the study"),
         (["train", QUADRATIC], "use simulate for quadratics"),
         (["compare", QUADRATIC, QUADRATIC], "not JSON"),
         (["report", "nowhere"], "nowhere"),
@@ -108,7 +109,9 @@ def test_standard_input_and_out(capsys, monkeypatch, tmp_path):
     assert "report.html" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["fit", "limit", "predict", "simulate", "train", "plan", "compare", "report"])
+@pytest.mark.parametrize(
+    "verb", ["fit", "measure", "limit", "predict", "simulate", "train", "plan", "compare", "report"]
+)
 def test_help_shows_an_example(verb, capsys):
     """Every verb teaches by an example."""
     run([verb, "--help"])

@@ -39,6 +39,36 @@ def fit(trace: str, /, *, unit: str | None = None, json: Json = False, seed: See
     say(json, answer, [*answer["sentences"], "", "Laws, best first:", *rows, *_notes(answer["notes"])])
 
 
+def measure(
+    study: str, /, *, batches: int = 200, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None
+) -> None:
+    """Measure a network's landscape at its start: curvature, gradient noise, time of one gradient.
+
+    Example: stalewise measure examples/digits.toml
+
+    Args:
+        study: Study file (TOML) with a network workload; - reads standard input.
+        batches: Gradients to spend.
+    """
+    from stalewise.errors import InputError
+    from stalewise.landscape import measure as run
+
+    question = read_study(study, set_)
+    if question.workload.is_quadratic:
+        raise InputError(
+            'workload.kind must be a network for measure, got "quadratic": its landscape stands in the study'
+        )
+    answer = run(question.workload.kind, batch_size=question.batch_size, batches=batches, seed=seed).as_dict()
+    write_answer(out, {"measure.json": to_json(answer)})
+    noise, seconds = answer["gradient_noise"], answer["seconds_per_gradient"]
+    say(json, answer, [
+        f"curvature       {answer['curvature']:.4g} (largest Hessian eigenvalue at the start; it moves)",
+        f"gradient noise  variance {noise['variance']:.4g} +- {noise['standard_error']:.2g}, batch {answer['batch_size']}",
+        f"noise scale     {_or(answer['noise_scale'])} samples (the batch at which noise equals signal)",
+        f"one gradient    {1e3 * seconds['median']:.3g} ms here ({1e3 * seconds['low']:.3g} to {1e3 * seconds['high']:.3g})",
+    ])  # fmt: skip
+
+
 def limit(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
     """Say how far learning rate and workers can be pushed.
 
@@ -201,7 +231,7 @@ def report(folder: Path, /, *, json: Json = False) -> None:
     say(json, {"report": str(page)}, [f"wrote {page}"])
 
 
-ALL = (fit, limit, predict, plan, simulate, train, compare, report)
+ALL = (fit, measure, limit, predict, plan, simulate, train, compare, report)
 
 
 def _tell(answer: Trajectory, json: bool) -> bool:
