@@ -60,12 +60,13 @@ def measure(
         )
     answer = run(question.workload.kind, batch_size=question.batch_size, batches=batches, seed=seed).as_dict()
     write_answer(out, {"measure.json": to_json(answer)})
-    noise, seconds = answer["gradient_noise"], answer["seconds_per_gradient"]
+    noise, size = answer["gradient_noise"], answer["batch_size"]
+    low, median, high = (1e3 * answer["seconds_per_gradient"][key] for key in ("low", "median", "high"))
     say(json, answer, [
         f"curvature       {answer['curvature']:.4g} (largest Hessian eigenvalue at the start; it moves)",
-        f"gradient noise  variance {noise['variance']:.4g} +- {noise['standard_error']:.2g}, batch {answer['batch_size']}",
+        f"gradient noise  variance {noise['variance']:.4g} +- {noise['standard_error']:.2g}, batch {size}",
         f"noise scale     {_or(answer['noise_scale'])} samples (the batch at which noise equals signal)",
-        f"one gradient    {1e3 * seconds['median']:.3g} ms here ({1e3 * seconds['low']:.3g} to {1e3 * seconds['high']:.3g})",
+        f"one gradient    {median:.3g} ms here ({low:.3g} to {high:.3g})",
     ])  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def search_quadratic(study: Study, seed: int, say: Callable[[float, str], None])
     policies = [held.policy] if held.policy == "sync" else ["async", "sync"]
     counts = [held.active_workers] if held.active_workers else _counts(study.cluster.workers)
     tuned: dict[str, list[_Tuned]] = {policy: [] for policy in policies}
-    best = study.target.time_limit or math.inf
+    best = math.inf
     for done, (policy, workers) in enumerate((p, n) for p in policies for n in counts):
         say(done / (len(policies) * len(counts)), f"{policy} with {workers} workers")
         changes = {"policy": policy, "active_workers": workers}
@@ -172,11 +172,13 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
 def _headline(pick: _Tuned, rows: list[_Tuned]) -> str:
     if not math.isfinite(pick.time):
         return (
-            f"No schedule tried settles below the target {pick.study.target.loss:g}"
-            f"{' within the time limit' if pick.study.target.time_limit else ''}; the closest is {pick.study.policy} "
+            f"No schedule tried settles below the target {pick.study.target.loss:g}; the closest is {pick.study.policy} "
             f"with {pick.workers} workers, whose loss settles at {pick.floor:.4g}."
         )
     text = f"{pick.study.policy} with {pick.workers} workers reaches {pick.study.target.loss:g} in {pick.time:.4g} s."
+    limit = pick.study.target.time_limit
+    if limit and pick.time > limit:
+        text += f" That is the fastest, and still past the time limit of {limit:g} s."
     fewer = [row for row in rows if row.workers < pick.workers]
     more = [row for row in rows if row.workers > pick.workers]
     if fewer:
