@@ -172,8 +172,8 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
 def _headline(pick: _Tuned, rows: list[_Tuned]) -> str:
     if not math.isfinite(pick.time):
         return (
-            f"No schedule tried settles below the target {pick.study.target.loss:g}; the closest is {pick.study.policy} "
-            f"with {pick.workers} workers, whose loss settles at {pick.floor:.4g}."
+            f"No schedule tried settles below the target {pick.study.target.loss:g}; the closest is "
+            f"{pick.study.policy} with {pick.workers} workers, whose loss settles at {pick.floor:.4g}."
         )
     text = f"{pick.study.policy} with {pick.workers} workers reaches {pick.study.target.loss:g} in {pick.time:.4g} s."
     limit = pick.study.target.time_limit

@@ -142,8 +142,8 @@ def _curve(
     while True:
         table = np.array([_loss_by_update(modes, steps, timing, weight, updates) for weight in weights])
         end = _time_of(timing, updates)
-        done = not reachable or settling_time(np.arange(updates + 1.0), table[-1], target) is not None
-        last = np.flatnonzero(~(table[-1] <= target))
+        done = not reachable or settling_time(np.arange(updates + 1.0), table[0], target) is not None
+        last = np.flatnonzero(~(table[0] <= target))
         resolved = len(last) == 0 or last[-1] < 0.6 * updates
         if (done and resolved) or end >= longest or updates >= MOST_UPDATES or not reachable:
             break
