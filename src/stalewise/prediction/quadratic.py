@@ -135,7 +135,7 @@ def _curve(
 ) -> _Curve:
     target = study.target.loss
     reachable = floor < target
-    slow = 2.0 / steps.min() if reachable else 6.0 / steps.min()
+    slow = (6.0 if modes.noise.max() > 0 or not reachable else 2.0) / steps.min()
     updates = int(min(max(8 * len(timing.staleness.pmf), slow, 64), MOST_UPDATES))
     if not math.isfinite(floor):
         updates = int(min(max(40 * (timing.staleness.mean + 1), 64), MOST_UPDATES))
