@@ -8,7 +8,15 @@ import pytest
 from stalewise.delays import parse_delay
 from stalewise.dynamics import memoryless_second_moment, step_limit, transient
 from stalewise.dynamics.limits import decay_rate, stationary_variance
-from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, zeros_inside
+from stalewise.dynamics.recursion import (
+    _circle_integrals,
+    characteristic_coefficients,
+    decay_per_update,
+    mean_square_step_limit,
+    mean_step_limit,
+    noise_gain,
+    zeros_inside,
+)
 from stalewise.staleness import arrivals, staleness_law
 from studies import quadratic
 
@@ -95,3 +103,34 @@ def test_decay_rates():
     timing = arrivals(quadratic("exponential(1)", 4, 0.1))
     modulus = np.abs(np.roots([1.0, -2 + (1 + 0.1) / 4, 0.75])).max()
     assert decay_rate(0.1, timing) == pytest.approx(-4 * math.log(modulus), rel=1e-9)
+
+
+@pytest.mark.parametrize("law", ["uniform(0.5, 1.5)", "shifted_exponential(0.5, 0.5)", "gamma(1, 4)"])
+@pytest.mark.parametrize("workers", [4, 32, 64])
+def test_limits_where_the_transform_has_zeros(law, workers):
+    """P(w) close to zero on the circle does not break the search; zeros cross at the limit."""
+    staleness = staleness_law(parse_delay(law), workers)
+    limit = mean_step_limit(staleness)
+    assert not zeros_inside(characteristic_coefficients(0.999 * limit, staleness.pmf), 1.0)
+    assert zeros_inside(characteristic_coefficients(1.001 * limit, staleness.pmf), 1.0)
+    assert 0 < mean_square_step_limit(staleness) <= limit
+
+
+@pytest.mark.parametrize("law", ["constant(1)", "gamma(1, 4)", "gamma(1, 0.3)", "exponential(1)"])
+def test_noise_gain_of_slow_modes(law):
+    """The residue on a larger circle agrees with the trapezoid rule on the unit circle, and with 1/(2h) as h falls."""
+    staleness = staleness_law(parse_delay(law), 8)
+    slow, plain = noise_gain(0.01, staleness), _circle_integrals(0.01, staleness.pmf, 0.0, 1 << 18)
+    assert (slow.additive, slow.read) == pytest.approx(plain, rel=1e-10)
+    for step in (1e-5, 1e-9):
+        gain = noise_gain(step, staleness)
+        assert 2 * step * gain.additive == pytest.approx(1.0, abs=2 * step * 8)
+        assert 2 * step * gain.read == pytest.approx(1.0, abs=20 * step * 8)
+
+
+def test_limits_of_large_fleets():
+    """Ages counted in blocks give the limit that the law itself gives, within 0.3 %."""
+    law = staleness_law(parse_delay("gamma(1, 4)"), 64)
+    large = staleness_law(parse_delay("gamma(1, 4)"), 1000)
+    ratio = mean_square_step_limit(large) * 1000 / (mean_square_step_limit(law) * 64)
+    assert ratio == pytest.approx(1.0, abs=0.003)

@@ -73,3 +73,19 @@ def test_bad_gain(gain):
     """Gains must be positive and finite."""
     with pytest.raises(InputError, match="gain must be positive"):
         rightmost_root(gain, 1.0)
+
+
+@pytest.mark.parametrize("gain", [1.0, 3.0])
+def test_decay_set_by_the_singularity(gain):
+    """Gamma of shape 0.3: Newton from 400 places finds no root right of the singularity, which is returned."""
+    found = rightmost_root(gain, parse_delay("gamma(1, 0.3)"))
+    assert found.value == pytest.approx(-0.3)
+    assert not found.certified
+    rng = np.random.default_rng(0)
+    for s in rng.uniform(-0.3, 0.1, 400) + 1j * rng.uniform(0.0, 3.0 * gain, 400):
+        for _ in range(50):
+            base = 1.0 + s / 0.3
+            s = s - (s + gain * base**-0.3) / (1.0 - gain * base**-1.3)
+            if not abs(s) < 100.0:
+                break
+        assert not (s.real > -0.2999 and abs(s + gain * (1.0 + s / 0.3) ** -0.3) < 1e-9)

@@ -19,7 +19,9 @@ from stalewise.errors import NotConvergedError
 from stalewise.staleness import StalenessLaw
 
 Array = NDArray[np.float64]
-LONGEST_TRANSFORM = 1 << 19
+LONGEST_TRANSFORM = 1 << 22
+LONGEST_LAW = 100_000  # ages beyond this are counted in blocks
+SLOW = 0.1  # below this h (E K + 1), the response has one sharp peak, at zero frequency
 
 
 def characteristic_coefficients(step: float, pmf: Array) -> Array:
@@ -42,27 +44,84 @@ class NoiseGain:
     read: float
 
 
-def noise_gain(step: float, law: StalenessLaw) -> NoiseGain:
-    """Integrals of the frequency response by the trapezoid rule, refined until they agree to 1e-8.
+def noise_gain(step: float, law: StalenessLaw, *, tolerance: float = 1e-8) -> NoiseGain:
+    r"""Integrals of the frequency response, to ``tolerance``.
+
+    Where the response is broad, the trapezoid rule on the unit circle, refined until it agrees with itself. A slow
+    mode (:math:`h(E K + 1)` below 0.1) has a peak of width h at zero frequency, made by the one zero
+    :math:`w_0 = e^\delta`, :math:`\delta \approx h`, just outside the circle: there the integral is taken on a
+    larger circle that encloses :math:`w_0` and no other zero, and its residue,
+    :math:`-1/(w_0 c'(w_0) c(1/w_0))`, is added.
 
     Args:
         step: h = learning rate x curvature; the mean must be stable.
         law: Staleness of an applied gradient.
+
+    Raises:
+        NotConvergedError: The mode is at its stability limit.
     """
+    if step * (law.mean + 1.0) < SLOW:
+        slow = _slow_noise_gain(step, law)
+        if slow is not None:
+            return slow
     length = 1 << math.ceil(math.log2(8 * len(law.pmf) + 64))
     previous = np.inf
     while length <= LONGEST_TRANSFORM:
-        generating = np.fft.rfft(law.pmf, length)
-        w = np.exp(-2j * np.pi * np.arange(length // 2 + 1) / length)
-        power = 1.0 / np.abs(1.0 - w + step * w * generating) ** 2
-        weights = np.full(len(power), 2.0 / length)
-        weights[[0, -1]] /= 2.0
-        additive = float(weights @ power)
-        if abs(additive - previous) <= 1e-8 * additive:
-            return NoiseGain(additive, float(weights @ (power * np.abs(generating) ** 2)))
+        additive, read = _circle_integrals(step, law.pmf, 0.0, length)
+        if abs(additive - previous) <= tolerance * additive:
+            return NoiseGain(additive, read)
         previous = additive
         length *= 2
     raise NotConvergedError(f"frequency response of step {step:g} is too sharp: the mode is at its stability limit")
+
+
+def _circle_integrals(step: float, pmf: Array, log_radius: float, length: int) -> tuple[float, float]:
+    r"""Means of :math:`1/(c(w)c(1/w))`, and of that times :math:`P(w)P(1/w)`, over a circle, by ``length`` points."""
+    powers = np.arange(len(pmf)) * log_radius
+    outside, inside = np.fft.rfft(pmf * np.exp(powers), length), np.conj(np.fft.rfft(pmf * np.exp(-powers), length))
+    w = np.exp(log_radius - 2j * np.pi * np.arange(length // 2 + 1) / length)
+    power = 1.0 / ((1.0 - w + step * w * outside) * (1.0 - 1.0 / w + step / w * inside))
+    weights = np.full(len(power), 2.0 / length)
+    weights[[0, -1]] /= 2.0
+    return float(weights @ power.real), float(weights @ (power * outside * inside).real)
+
+
+def _slow_noise_gain(step: float, law: StalenessLaw) -> NoiseGain | None:
+    """`noise_gain` of a slow mode; None where no circle separates its zero from the others (heavy tails)."""
+    ages = np.arange(len(law.pmf))
+
+    def slope_at(delta: float) -> tuple[float, float]:
+        with np.errstate(over="ignore"):
+            terms = law.pmf * np.exp(delta * (ages + 1.0))
+        return step * float(terms.sum()) - math.expm1(delta), step * float(terms @ (ages + 1.0)) - math.exp(delta)
+
+    delta, change = 0.0, math.inf
+    for _ in range(50):
+        value, slope = slope_at(delta)
+        change = value / slope
+        delta -= change
+        if not abs(change) > 1e-15 * delta:
+            break
+    if not (math.isfinite(delta) and 0 < delta < 2.0 * step and abs(change) <= 1e-12 * delta):
+        return None
+    _, slope = slope_at(delta)
+    left, _ = slope_at(-delta)
+    outside, inside = float(law.pmf @ np.exp(delta * ages)), float(law.pmf @ np.exp(-delta * ages))
+    residue = -1.0 / (slope * left)
+    for gap in (0.3 / (law.mean + 1.0), 0.05 / (law.mean + 1.0), 5.0 / len(ages), 1.0 / len(ages)):
+        log_radius = delta + gap
+        if log_radius * len(ages) > 600.0:
+            continue
+        if zeros_inside(characteristic_coefficients(step, law.pmf), math.exp(log_radius)) != 1:
+            continue
+        length = 1 << math.ceil(math.log2(max(8 * len(ages), 40.0 / gap) + 64))
+        if length > LONGEST_TRANSFORM:
+            continue
+        additive, read = _circle_integrals(step, law.pmf, log_radius, length)
+        again, _ = _circle_integrals(step, law.pmf, log_radius, 2 * length)
+        if abs(again - additive) <= 1e-9 * (additive + residue):
+            return NoiseGain(additive + residue, read + residue * outside * inside)
+    return None
 
 
 def variance_factor(step: float, law: StalenessLaw, weight: float) -> float:
@@ -80,30 +139,62 @@ def variance_factor(step: float, law: StalenessLaw, weight: float) -> float:
 
 
 def mean_step_limit(law: StalenessLaw) -> float:
-    r"""Smallest h at which the mean loses stability: least real :math:`(w - 1)/(w P(w)) > 0` on :math:`|w| = 1`."""
+    r"""Smallest h at which the mean loses stability: least real :math:`(w - 1)/(w P(w)) > 0` on :math:`|w| = 1`.
+
+    Crossings of the real axis are bracketed on a grid by the sign of :math:`\Im\{(w-1)\overline{wP(w)}\}` and
+    polished. Where P is below 1e-9 the crossing would lie beyond h = 1e9 times :math:`|w - 1|`: none is looked for.
+    """
+    law, scale = _coarser(law)[:2] if len(law.pmf) > LONGEST_LAW else (law, 1.0)
     length = 1 << math.ceil(math.log2(32 * len(law.pmf) + 256))
     angle = 2.0 * np.pi * np.arange(1, length // 2 + 1) / length
-
-    def step(theta: Array | float) -> NDArray[np.complex128]:
-        w = np.exp(-1j * np.asarray(theta))
-        return (w - 1.0) / (w * law.generating_function(w))
-
     w = np.exp(-1j * angle)
-    values = (w - 1.0) / (w * np.fft.rfft(law.pmf, length)[1:])
+    delayed = w * np.fft.rfft(law.pmf, length)[1:]
+    turned = (w - 1.0) * np.conj(delayed)
+    size = np.maximum(np.abs(delayed), 1e-300) ** 2
     best = math.inf
-    if values[-1].real > 0:
-        best = float(values[-1].real)
-    imaginary = values.imag
+    if delayed[-1].real < 0:
+        best = float(-2.0 / delayed[-1].real)
+    imaginary = turned.imag
     imaginary[-1] = 0.0
-    crossings = np.flatnonzero(imaginary[:-1] * imaginary[1:] < 0)
-    for i in crossings[np.minimum(values.real[crossings], values.real[crossings + 1]) < 2 * best]:
-        theta = float(
-            optimize.root_scalar(lambda t: float(step(t).imag), bracket=(angle[i], angle[i + 1]), xtol=1e-15).root
-        )
-        value = float(step(theta).real)
+    crossings = np.flatnonzero((imaginary[:-1] * imaginary[1:] < 0) & (size[:-1] > 1e-18))
+    values = turned.real[crossings] / size[crossings]
+
+    def at(theta: float) -> complex:
+        w = np.exp(-1j * theta)
+        return complex((w - 1.0) * np.conj(w * law.generating_function(w)))
+
+    for i in crossings[np.argsort(values)]:
+        if turned.real[i] <= 0 and turned.real[i + 1] <= 0:
+            continue
+        low, high = float(angle[i]), float(angle[i + 1])
+        share = imaginary[i] / (imaginary[i] - imaginary[i + 1])
+        theta = low + share * (high - low)
+        if at(low).imag * at(high).imag < 0:
+            theta = float(optimize.root_scalar(lambda t: at(t).imag, bracket=(low, high), xtol=1e-15).root)
+        value = at(theta).real / abs(complex(law.generating_function(np.exp(-1j * theta)))) ** 2
         if 0 < value < best:
             best = value
-    return best
+        elif value > 4 * best:
+            break
+    return best * scale
+
+
+def _coarser(law: StalenessLaw) -> tuple[StalenessLaw, float, int]:
+    r"""A law counted in blocks of updates where ages are long, the factor from its h to the law's, and the block.
+
+    h scales as :math:`1/(E K + \frac12)` (exact for constant ages to second order); the jitter of ages averages out
+    over a block. For gamma(4) ages 0.2 % of the mean-square limit at 1,000 workers; for exponential ages, whose limit
+    lives on short times, it errs low: 3 % at 1,000 workers, 15 % at 10,000 (there the closed form is used).
+    """
+    block = int(law.mean // 200)
+    if block < 2:
+        return law, 1.0, 1
+    place, share = np.divmod(np.arange(len(law.pmf)) / block, 1.0)
+    place = place.astype(np.int64)
+    pmf = np.bincount(place, law.pmf * (1.0 - share), minlength=int(place[-1]) + 2)
+    pmf[1:] += np.bincount(place, law.pmf * share, minlength=int(place[-1]) + 1)
+    coarse = StalenessLaw(np.trim_zeros(pmf, "b"), law.method)
+    return coarse, (coarse.mean + 0.5) / (law.mean + 0.5), block
 
 
 def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None) -> float:
@@ -115,24 +206,25 @@ def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None) -
     upper = mean_step_limit(law) if mean_limit is None else mean_limit
     if law.variance < 1e-12:
         return upper
-    upper = min(upper, 1e6)
+    law, scale, block = _coarser(law)
+    upper = min(upper / scale, 1e6)
 
     def excess(step: float) -> float:
         try:
-            gain = noise_gain(step, law)
+            gain = noise_gain(step, law, tolerance=1e-5)
         except NotConvergedError:
             return math.inf
-        return step**2 * (gain.additive - gain.read) - 1.0
+        return step**2 * (gain.additive - gain.read) / block - 1.0
 
     low, high = 0.0, 1.0
     while high > 1e-9 and (high >= 1.0 or excess(high * upper) > 0):
         high *= 0.5
     low = high
     high = min(2.0 * low, 1.0)
-    while high - low > 1e-7 * high:
+    while high - low > 1e-6 * high:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if excess(middle * upper) > 0 else (middle, high)
-    return low * upper
+    return low * upper * scale
 
 
 def decay_per_update(step: float, law: StalenessLaw) -> float:
