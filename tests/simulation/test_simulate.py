@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from stalewise.errors import InputError
+from stalewise.prediction import predict
 from stalewise.simulation import simulate
+from stalewise.study import make_study
 from studies import quadratic
 
 
@@ -35,6 +37,34 @@ def test_endings_are_told():
     stuck = simulate(quadratic("gamma(1, 4)", 4, 0.2, noise=0.1, target=1e-4), seeds=32)
     assert not stuck.diverges
     assert "gradient noise holds" in stuck.status
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_divergence_is_seen_through_gradient_noise(seed):
+    """Past the mean-square limit (0.139) the noise grows without bound; that is no floor."""
+    run = simulate(quadratic("gamma(1, 4)", 16, 0.2, noise=0.01), seed=seed)
+    assert run.diverges
+    assert run.noise_floor is None
+    short = simulate(quadratic("gamma(1, 4)", 16, 0.2, noise=0.01), seed=seed, horizon=30.0)
+    assert short.diverges
+    assert "still grows" in short.status
+
+
+def test_floor_is_only_told_where_the_loss_is_level():
+    """The floor of a level loss is the predicted one; none without noise, nor of a run that ends on its way down."""
+    study = quadratic("exponential(1)", 4, 0.1, noise=0.1, target=1e-5)
+    assert simulate(study, seeds=256).noise_floor == pytest.approx(predict(study).noise_floor, rel=0.03)
+    assert simulate(study, seeds=64, horizon=8.0).noise_floor is None
+    assert simulate(quadratic("exponential(1)", 4, 0.1), seeds=8, horizon=300.0).noise_floor is None
+
+
+def test_start_at_the_optimum():
+    """Noise alone moves it, up to the floor, which is no divergence."""
+    data = quadratic("gamma(1, 4)", 4, 0.05, noise=0.1, target=0.1).as_dict()
+    data["workload"]["start"] = 0.0
+    run = simulate(make_study(data), seeds=16, horizon=500.0)
+    assert not run.diverges
+    assert 0 < run.loss[-1] < 0.1
 
 
 def test_same_seed_same_run():

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -69,26 +70,42 @@ def _simulate_quadratic(
         run = run_ensemble(study, np.linspace(0.0, length, POINTS), seeds=seeds, seed=seed)
         mean = run.loss.mean(axis=0)
         settled = settling_time(run.time, mean, study.target.loss)
-        stalled = not run.blew_up and variance.max() > 0 and length * damping >= 6 and _stalled(run.loss)
+        trend = _trend(run.loss) if not run.blew_up and length * damping >= 6 else "unknown"
+        stalled = trend == "level" and variance.max() > 0
         enough = run.blew_up or (settled is not None and settled < 0.7 * length) or (settled is None and stalled)
         if horizon or enough or length >= longest:
             break
         length = min(2 * length, longest)
     if progress:
         progress(1.0, "done")
-    floor = None
-    if not run.blew_up and length * damping >= 6:
-        floor = float(mean[-POINTS // 4 :].mean())
-    return _trajectory(study, run, seed, floor=floor, stalled=stalled, limited=length >= longest and not horizon)
+    floor = float(mean[POINTS // 2 :].mean()) if stalled else None
+    limited = length >= longest and not horizon
+    return _trajectory(study, run, seed, floor=floor, stalled=stalled, growing=trend == "rises", limited=limited)
 
 
-def _stalled(loss: np.ndarray) -> bool:
-    """Whether the last quarter is not below the one before by more than three standard errors of the difference."""
+def _trend(loss: np.ndarray) -> Literal["falls", "level", "rises", "unknown"]:
+    """How the last quarter compares with the one before, over seeds; three standard errors are a change.
+
+    It falls if the mean does, by 1 % or more; it rises if the mean does or the mean of its logarithm does (when it
+    diverges, few seeds carry the mean), by 20 % or more. A loss that is level is called something else in at most
+    0.4 % of runs. Unknown if few seeds carry a level mean.
+    """
     points = loss.shape[1]
-    earlier = loss[:, points // 2 : 3 * points // 4].mean(axis=1)
-    later = loss[:, 3 * points // 4 :].mean(axis=1)
-    gain = earlier - later
-    return bool(gain.mean() < 3 * gain.std() / math.sqrt(len(gain)) + 1e-3 * later.mean())
+    earlier = np.maximum(loss[:, points // 2 : 3 * points // 4].mean(axis=1), 1e-300)
+    later = np.maximum(loss[:, 3 * points // 4 :].mean(axis=1), 1e-300)
+    change, error = _with_error((later - earlier) / earlier.mean())
+    growth, growth_error = _with_error(np.log(later / earlier))
+    if change > max(3.0 * error, 0.2) or growth > max(3.0 * growth_error, 0.2):
+        return "rises"
+    if change < -max(3.0 * error, 0.01):
+        return "falls"
+    level, level_error = _with_error(later)
+    return "level" if level_error < 0.2 * level or len(loss) == 1 else "unknown"
+
+
+def _with_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean over seeds and its standard error; of a single seed a tenth is taken as the error of a ratio."""
+    return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.1
 
 
 def simulate_network(
@@ -160,14 +177,14 @@ def sum_tallies(tallies: list[Tally]) -> Tally:
 
 
 def _trajectory(
-    study: Study, run: Ensemble, seed: int, *, floor: float | None, stalled: bool, limited: bool
+    study: Study, run: Ensemble, seed: int, *, floor: float | None, stalled: bool, limited: bool, growing: bool = False
 ) -> Trajectory:
     seeds = len(run.loss)
     keep = np.isfinite(run.loss).all(axis=0)
     loss, time = run.loss[:, keep], run.time[keep]
     mean = loss.mean(axis=0)
     error = 1.96 * loss.std(axis=0, ddof=1) / math.sqrt(seeds) if seeds > 1 else np.zeros_like(mean)
-    reached = TargetTime() if run.blew_up else _bootstrap(time, loss, study.target.loss, seed)
+    reached = TargetTime() if run.blew_up or growing else _bootstrap(time, loss, study.target.loss, seed)
     counts = run.counts.copy()
     staleness = StalenessSummary.from_counts(counts)
     if staleness.max is not None and staleness.max < run.largest:
@@ -192,10 +209,10 @@ def _trajectory(
             dropped=run.dropped,
             in_flight=run.in_flight,
         ),
-        mean_square_stable=False if run.blew_up else None,
+        mean_square_stable=False if run.blew_up or growing else None,
         noise_floor=floor,
         time_to_target=reached,
-        status=_status(study, run, reached, stalled=stalled, limited=limited, mean=mean),
+        status=_status(study, run, reached, stalled=stalled, limited=limited, growing=growing, mean=mean),
         notes=[f"mean of {seeds} seed{'s' if seeds > 1 else ''}; gradients are counted over all of them"],
     )
 
@@ -213,11 +230,15 @@ def _bootstrap(time: np.ndarray, loss: np.ndarray, target: float, seed: int) -> 
     return TargetTime(mean=settled, low=float(low), high=float(high) if math.isfinite(high) else None)
 
 
-def _status(study: Study, run: Ensemble, reached: TargetTime, *, stalled: bool, limited: bool, mean: np.ndarray) -> str:
+def _status(
+    study: Study, run: Ensemble, reached: TargetTime, *, stalled: bool, limited: bool, growing: bool, mean: np.ndarray
+) -> str:
     if run.blew_up:
         grown = int((~np.isfinite(run.loss[:, -1])).sum())
         first = run.time[np.argmax(~np.isfinite(run.loss).all(axis=0))]
         return f"diverges: the loss of {grown} of {len(run.loss)} seeds grew without bound, the first by {first:.4g} s"
+    if growing:
+        return f"diverges: the mean loss is {mean[-1]:.4g} after {run.time[-1]:.4g} s and still grows"
     if reached.mean is not None:
         return f"reaches loss {study.target.loss:g} after {reached.mean:.4g} s and stays below"
     level = mean[-len(mean) // 4 :].mean()

@@ -43,6 +43,15 @@ def _loss(x, eigenvalues):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
+def _blow_up_limit(start, noise, rate, eigenvalues):  # pragma: no cover
+    """Loss beyond which a run has blown up: 1e12 times the start and what gradient noise alone would hold."""
+    held = 0.0
+    for i in range(len(noise)):
+        held += rate * noise[i] * noise[i] * (1.0 + rate * eigenvalues[i])
+    return BLOW_UP * max(_loss(start, eigenvalues) + held, 1e-300)
+
+
+@njit(cache=True, nogil=True)
 def run_async(
     law, mean_cycle, staggered, workers, max_staleness, rate, eigenvalues, noise, start, grid, delay_rng, noise_rng,
     loss, updates, counts, log,
@@ -76,7 +85,7 @@ def run_async(
     orders = orders[ranking]
     names = names[ranking]
     noisy = noise.max() > 0.0
-    limit = BLOW_UP * max(_loss(start, eigenvalues), 1e-300)
+    limit = _blow_up_limit(start, noise, rate, eigenvalues)
     version = applied = dropped = largest = rows = point = 0
     next_order = workers
     ages = ages_squared = 0.0
@@ -135,7 +144,7 @@ def run_sync(
     cursors = new_cursors(law, workers, delay_rng)
     finish = np.empty(workers)
     noisy = noise.max() > 0.0
-    limit = BLOW_UP * max(_loss(start, eigenvalues), 1e-300)
+    limit = _blow_up_limit(start, noise, rate, eigenvalues)
     steps = rows = point = 0
     began = ages = ages_squared = 0.0
     while True:
