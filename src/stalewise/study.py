@@ -103,6 +103,7 @@ class Cluster(_Section):
     upload: str = "constant(0)"
     start: Literal["together", "staggered"] = "together"
     _folder: Path = PrivateAttr(default=Path("."))
+    _law: AbstractDelay | None = PrivateAttr(default=None)
 
     @field_validator("compute", "download", "upload")
     @classmethod
@@ -138,6 +139,8 @@ class Cluster(_Section):
 
     def delay(self) -> AbstractDelay:
         """Law of a whole cycle of one worker [s]: from reading the parameters to the gradient's arrival."""
+        if self._law is not None:
+            return self._law
         law = self._part(self.compute)
         for text in (self.download, self.upload):
             law = law + self._part(text)
@@ -232,10 +235,20 @@ class Study(_Section):
         """The same study on a changed cluster."""
         return self._with("cluster", changes)
 
+    def with_delay(self, law: AbstractDelay) -> "Study":
+        """The same study with the law of a cycle given as an object, in place of ``cluster``'s texts.
+
+        It is kept by `with_schedule` and `with_cluster`, and does not show in `as_dict` or `to_toml`.
+        """
+        cluster = self.cluster.model_copy()
+        cluster._law = law
+        return self.model_copy(update={"cluster": cluster})
+
     def _with(self, section: str, changes: dict[str, Any]) -> "Study":
         data = self.as_dict()
         data[section] = {k: v for k, v in {**data.get(section, {}), **changes}.items() if v is not None}
-        return make_study(data, folder=self.cluster._folder)
+        changed = make_study(data, folder=self.cluster._folder)
+        return changed if self.cluster._law is None else changed.with_delay(self.cluster._law)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, without what was left out."""

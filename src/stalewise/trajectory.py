@@ -131,6 +131,10 @@ class Trajectory(_Part):
         """Whether the answer is "this diverges"."""
         return self.mean_stable is False or self.mean_square_stable is False
 
+    def with_note(self, note: str | None) -> "Trajectory":
+        """The same with one more note; unchanged for None."""
+        return self if note is None else self.model_copy(update={"notes": [*self.notes, note]})
+
     def as_study(self, folder: str | Path = ".") -> Study:
         """The study this answers."""
         return make_study(self.study, folder=folder)

@@ -134,6 +134,7 @@ def simulate(
         horizon: Virtual seconds to run; until settled unless given.
     """
     from stalewise import checks
+    from stalewise.prediction import advise
     from stalewise.simulation import simulate as run
 
     if seeds is not None:
@@ -141,6 +142,7 @@ def simulate(
     question = read_study(study, set_)
     with progress_bar("simulate") as progress:
         answer = run(question, seeds=seeds, seed=seed, horizon=horizon, progress=progress)
+        answer = answer.with_note(advise(question, answer, seed=seed))
     write_answer(out, {"simulate.json": answer.to_json()})
     return _tell(answer, json)
 
@@ -161,6 +163,7 @@ def train(
         time_limit: Stop after this many seconds at the latest.
     """
     from stalewise.cli.shared import make_folder
+    from stalewise.prediction import advise
     from stalewise.training import train as run
 
     question = read_study(study, set_)
@@ -170,6 +173,7 @@ def train(
     trace = out / "trace.csv" if out is not None and not question.workload.is_quadratic else None
     with progress_bar("train") as progress:
         answer = run(question, seed=seed, compute=compute, time_limit=time_limit, trace_path=trace, progress=progress)
+        answer = answer.with_note(advise(question, answer, seed=seed))
     write_answer(out, {"train.json": answer.to_json()})
     return _tell(answer, json)
 

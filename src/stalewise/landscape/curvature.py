@@ -1,9 +1,11 @@
 """Leading Hessian eigenvalue of a network's training loss."""
 
+import functools
+
 import numpy as np
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
-from stalewise.workloads import AbstractNetwork
+from stalewise.workloads import AbstractNetwork, load_network
 from stalewise.workloads.networks import Vector
 
 
@@ -19,6 +21,13 @@ def leading_curvature(network: AbstractNetwork, parameters: Vector, *, seed: int
     first = np.random.default_rng(seed).standard_normal(network.size).astype(np.float32)
     found = eigsh(operator, k=1, which="LA", v0=first, tol=1e-3, return_eigenvectors=False)  # type: ignore[arg-type]
     return float(np.ravel(found)[0])
+
+
+@functools.lru_cache(maxsize=16)
+def curvature_at_start(kind: str, seed: int = 0) -> float:
+    """`leading_curvature` of a workload kind at its first parameters; kept, for it does not change."""
+    network = load_network(kind)
+    return leading_curvature(network, network.start(seed))
 
 
 class _Hessian:

@@ -33,14 +33,22 @@ class _Tuned:
     time: float
     floor: float
     share: float
+    longest: float = math.inf
 
     @property
     def workers(self) -> int:
         return self.study.active_workers
 
+    @property
+    def unresolved(self) -> bool:
+        """Whether it settles, but later than the search looked."""
+        return not math.isfinite(self.time) and self.floor < self.study.target.loss and math.isfinite(self.longest)
+
     def candidate(self) -> Candidate:
         if math.isfinite(self.time):
             note = f"{100 * self.share:.0f} % of the mean-square limit, noise floor {self.floor:.3g}"
+        elif self.unresolved:
+            note = f"takes more than {self.longest:.3g} s, noise floor {self.floor:.3g}"
         elif math.isfinite(self.floor):
             note = f"does not settle; noise floor {self.floor:.3g}"
         else:
@@ -54,14 +62,14 @@ def search_quadratic(study: Study, seed: int, say: Callable[[float, str], None])
     policies = [held.policy] if held.policy == "sync" else ["async", "sync"]
     counts = [held.active_workers] if held.active_workers else _counts(study.cluster.workers)
     tuned: dict[str, list[_Tuned]] = {policy: [] for policy in policies}
-    best = math.inf
+    best = dict.fromkeys(policies, math.inf)
     for done, (policy, workers) in enumerate((p, n) for p in policies for n in counts):
         say(done / (len(policies) * len(counts)), f"{policy} with {workers} workers")
         changes = {"policy": policy, "active_workers": workers}
         if policy == "sync":
             changes["max_staleness"] = None
-        tuned[policy].append(_tune(study.with_schedule(**changes), seed, best))
-        best = min(best, tuned[policy][-1].time)
+        tuned[policy].append(_tune(study.with_schedule(**changes), seed, best[policy]))
+        best[policy] = min(best[policy], tuned[policy][-1].time)
     picks = {policy: _fewest(rows) for policy, rows in tuned.items()}
     asynchronous = picks["async"].time if "async" in picks else math.inf
     synchronous = picks["sync"].time
@@ -98,7 +106,7 @@ def _tune(study: Study, seed: int, best: float) -> _Tuned:
     def evaluate(rate: float) -> _Tuned:
         at = study.with_schedule(learning_rate=rate)
         time, floor = settling(at, timing, longest=longest)
-        return _Tuned(at, timing, time, floor, rate / limit)
+        return _Tuned(at, timing, time, floor, rate / limit, longest)
 
     if study.schedule.learning_rate:
         return evaluate(study.learning_rate)
@@ -170,6 +178,12 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
 
 
 def _headline(pick: _Tuned, rows: list[_Tuned]) -> str:
+    if not math.isfinite(pick.floor):
+        return (
+            f"No schedule tried is stable: {pick.study.policy} with {pick.workers} workers diverges at learning rate "
+            f"{pick.study.learning_rate:.4g}; its mean-square limit is {pick.study.learning_rate / pick.share:.4g}, and "
+            f"half of that would do."
+        )
     if not math.isfinite(pick.time):
         return (
             f"No schedule tried settles below the target {pick.study.target.loss:g}; the closest is "
@@ -184,11 +198,21 @@ def _headline(pick: _Tuned, rows: list[_Tuned]) -> str:
     if fewer:
         text += f" {_compare(fewer[-1], pick)}."
     if more:
-        text += f" {_compare(more[0], pick)}: staleness grows with the update rate."
+        text += f" {_compare(more[0], pick)}: {_why_not_more(more[0], pick)}."
     return text
 
 
+def _why_not_more(row: _Tuned, pick: _Tuned) -> str:
+    if row.time < pick.time:
+        return f"not worth the workers, a plan takes the fewest within {100 * (STEADY - 1):.0f} % of the best"
+    if pick.study.policy == "sync":
+        return "every step waits for the slowest of more workers"
+    return "staleness grows with the update rate, so the learning rate must fall"
+
+
 def _compare(row: _Tuned, pick: _Tuned) -> str:
+    if row.unresolved:
+        return f"With {row.workers} it would take more than {row.longest:.4g} s"
     if not math.isfinite(row.time):
         return f"With {row.workers} it would not settle"
     change = 100 * (row.time / pick.time - 1)
@@ -206,7 +230,7 @@ def _learning_rate(pick: _Tuned, fixed: bool) -> str:
 def _floor_sentence(pick: _Tuned) -> str:
     share = pick.floor / pick.study.target.loss
     if not math.isfinite(share):
-        return "The schedule is unstable; lower the learning rate or the number of workers."
+        return "Nothing can be said of gradient noise: the schedule is unstable."
     if share > 0.5:
         return f"Gradient noise limits this run: its floor is {100 * share:.0f} % of the target."
     return f"Gradient noise is not what limits this run: its floor is {100 * share:.1f} % of the target."

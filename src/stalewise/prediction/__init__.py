@@ -1,5 +1,6 @@
 """Studies answered by mathematics, and for networks by a cheap pilot."""
 
+from stalewise.prediction.advice import advise
 from stalewise.prediction.compare import Comparison, compare
 from stalewise.prediction.engine import predict
 from stalewise.prediction.limit import Limit, limit, stability_chart, stiffest
@@ -9,6 +10,7 @@ from stalewise.prediction.quadratic import predict_quadratic
 __all__ = [
     "Comparison",
     "Limit",
+    "advise",
     "compare",
     "limit",
     "predict",

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from stalewise import checks
+from stalewise.prediction.advice import advise
 from stalewise.prediction.pilot import predict_network
 from stalewise.prediction.quadratic import predict_quadratic
 from stalewise.study import Study
@@ -28,6 +30,9 @@ def predict(study: Study, *, seed: int = 0, progress: Callable[[float, str], Non
         Quadratics: time to target within 3 % of simulation for coefficients of variation up to 0.5 and up to 0.7 of
         the mean-square limit; up to 25 % early for lognormal delays of CV 1 at 0.7 of the limit (docs/theory).
     """
+    checks.at_least("seed", seed, 0)
     if study.workload.is_quadratic:
-        return predict_quadratic(study, seed=seed)
-    return predict_network(study, seed=seed, progress=progress)
+        answer = predict_quadratic(study, seed=seed)
+    else:
+        answer = predict_network(study, seed=seed, progress=progress)
+    return answer.with_note(advise(study, answer, seed=seed))

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from stalewise.dynamics import StepLimit, step_limit
-from stalewise.landscape import leading_curvature
+from stalewise.landscape import curvature_at_start
 from stalewise.staleness import arrivals
 from stalewise.study import Study
-from stalewise.workloads import load_network
 
 CHARTED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
@@ -23,7 +22,8 @@ class Limit:
         active_workers: ``mean`` and ``mean_square``: most workers at the study's learning rate.
         method: How the limits were found.
         notes: What to know about them.
-        diverges: Whether the study's own schedule is past the mean-square limit; None if it has no learning rate.
+        diverges: Whether the study's own schedule is past the mean-square limit; None if it has no learning
+            rate, and for networks, whose curvature gives way.
     """
 
     learning_rate: dict[str, float | None]
@@ -55,7 +55,12 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
     diverges = None
     rate = study.schedule.learning_rate
     if rate is not None:
-        diverges = rate >= found.mean_square / curvature
+        past = rate >= found.mean_square / curvature
+        diverges = past if study.workload.is_quadratic else None
+        if past and diverges is None:
+            notes.append(
+                f"learning rate {rate:g} is past this limit; whether it trains all the same, `stalewise simulate` tells"
+            )
         most = max(4 * study.cluster.workers, 64)
         for name in ("mean", "mean_square"):
             workers[name] = _most_workers(study, name, rate * curvature, most, seed)
@@ -72,8 +77,7 @@ def stiffest(study: Study) -> tuple[float, list[str]]:
     """Largest curvature of a study, and what to know about it."""
     if study.workload.is_quadratic:
         return float(study.workload.modes()[0].max()), []
-    network = load_network(study.workload.kind)
-    curvature = leading_curvature(network, network.start(0))
+    curvature = curvature_at_start(study.workload.kind)
     note = (
         f"curvature {curvature:.3g} is that of {study.workload.kind} at its start; it moves while training, towards "
         "the edge the delay allows, so for networks this limit is a cautious guide and not a cliff"

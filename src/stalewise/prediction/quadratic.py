@@ -115,6 +115,12 @@ def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tu
     return (math.inf if time is None else time), floor
 
 
+def noise_floor(study: Study, timing: Arrivals) -> float:
+    """Mean loss of a quadratic study in the long run; infinite where it is not mean-square stable."""
+    modes = modes_of(study, timing.gradients_a_step)
+    return _floor(modes, study.learning_rate * modes.curvature, timing)
+
+
 def _floor(modes: Modes, steps: Array, timing: Arrivals) -> float:
     """Mean loss in the long run."""
     variance = [stationary_variance(h, v, timing) for h, v in zip(steps, modes.noise, strict=True)]
@@ -202,15 +208,9 @@ def _status(
     if timing.rate <= 0:
         return f"no gradient is ever applied: max_staleness = {study.schedule.max_staleness} drops them all"
     if not math.isfinite(floor):
-        return (
-            f"diverges: learning rate {rate:g} is above the mean-square limit {limit / largest:.4g} "
-            f"of {study.active_workers} workers at curvature {largest:g}"
-        )
+        return f"diverges: learning rate {rate:g} is past the mean-square limit {limit / largest:.4g}"
     if reached.mean is not None:
         return f"reaches loss {target:g} after {reached.mean:.4g} s and stays below"
     if floor >= target:
-        return (
-            f"never settles below {target:g}: gradient noise holds the mean loss at {floor:.4g}; "
-            f"a learning rate of about {rate * target / floor * 0.5:.2g} would halve the target"
-        )
+        return f"never settles below {target:g}: gradient noise holds the mean loss at {floor:.4g}"
     return f"has not settled below {target:g} within {end:.4g} s; given longer it will, its floor is {floor:.4g}"
