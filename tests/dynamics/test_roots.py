@@ -82,7 +82,8 @@ def test_decay_set_by_the_singularity(gain):
     assert found.value == pytest.approx(-0.3)
     assert not found.certified
     rng = np.random.default_rng(0)
-    for s in rng.uniform(-0.3, 0.1, 400) + 1j * rng.uniform(0.0, 3.0 * gain, 400):
+    for start in rng.uniform(-0.3, 0.1, 400) + 1j * rng.uniform(0.0, 3.0 * gain, 400):
+        s = start
         for _ in range(50):
             base = 1.0 + s / 0.3
             s = s - (s + gain * base**-0.3) / (1.0 - gain * base**-1.3)

@@ -1,5 +1,7 @@
 """Prediction against simulation on quadratics, and the answers that are not numbers."""
 
+import re
+
 import pytest
 
 from stalewise.prediction import compare, limit, predict, stability_chart
@@ -26,14 +28,27 @@ def test_floor_is_the_simulated_one():
 
 
 def test_divergence_and_floor_are_answers():
-    """Said in a sentence, with the number that would do."""
-    wild = predict(quadratic("gamma(1, 4)", 16, 0.5))
-    assert wild.diverges
-    assert "mean-square limit 0.1392" in wild.status
-    stuck = predict(quadratic("gamma(1, 4)", 16, 0.05, noise=1.0))
+    """Said in a sentence, with the number that would do; taken, it does."""
+    wild = quadratic("gamma(1, 4)", 16, 0.5)
+    said = predict(wild)
+    assert said.diverges
+    assert "mean-square limit 0.1392" in said.status
+    seen = simulate(wild.with_schedule(learning_rate=_advised(said)), seeds=8)
+    assert not seen.diverges
+    assert seen.time_to_target.mean is not None
+    noisy = quadratic("gamma(1, 4)", 16, 0.05, noise=1.0)
+    stuck = predict(noisy)
     assert not stuck.diverges
     assert stuck.time_to_target.mean is None
-    assert "learning rate of about" in stuck.status
+    settled = simulate(noisy.with_schedule(learning_rate=_advised(stuck)), seeds=64, horizon=8000.0)
+    floor = sum(settled.loss[400:]) / len(settled.loss[400:])
+    assert floor == pytest.approx(0.5 * 0.005, rel=0.05)
+
+
+def _advised(answer) -> float:
+    """The learning rate that the notes advise."""
+    (found,) = [m for note in answer.notes for m in re.findall(r"; ([0-9.e-]+), half|rate of ([0-9.e-]+) would", note)]
+    return float("".join(found))
 
 
 def test_limit_in_workers():

@@ -130,7 +130,7 @@ def simulate(
 
     Args:
         study: Study file (TOML); - reads standard input.
-        seeds: Repetitions: 64 for a quadratic, 4 for a network unless given.
+        seeds: Repetitions: 64 for a quadratic, 16 for a network unless given.
         horizon: Virtual seconds to run; until settled unless given.
     """
     from stalewise import checks

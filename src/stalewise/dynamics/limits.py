@@ -54,7 +54,7 @@ def memoryless_step_limit(workers: int) -> float:
     return (1.0 + math.sqrt(1.0 + 8.0 * workers)) / (2.0 * workers)
 
 
-def stationary_variance(step: float, noise: float, arrivals: Arrivals) -> float:
+def stationary_variance(step: float, noise: float, arrivals: Arrivals, *, weight: float | None = None) -> float:
     r"""Variance of x in the long run, infinite at or past the limit.
 
     Exact for memoryless workers, :math:`V = \nu (1+\alpha)/(h(2-h(\alpha-1)))` with :math:`\alpha = hN`, and for
@@ -65,13 +65,14 @@ def stationary_variance(step: float, noise: float, arrivals: Arrivals) -> float:
         step: h = learning rate x curvature.
         noise: Variance of one step's noise, learning rate^2 x gradient-noise variance / gradients a step.
         arrivals: Staleness of the schedule.
+        weight: Share of the staleness jitter that acts as independent noise, if not that estimate.
     """
     if step >= step_limit(arrivals).mean_square:
         return math.inf
     if arrivals.memoryless:
         alpha = step * (round(arrivals.staleness.mean) + 1)
         return noise * (1.0 + alpha) / (step * (2.0 - step * (alpha - 1.0)))
-    return noise * variance_factor(step, arrivals.staleness, arrivals.dispersion_weight)
+    return noise * variance_factor(step, arrivals.staleness, arrivals.dispersion_weight if weight is None else weight)
 
 
 def decay_rate(step: float, arrivals: Arrivals) -> float | None:

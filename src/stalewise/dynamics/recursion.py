@@ -8,6 +8,7 @@ modulus of the smallest zero every update.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,7 @@ def noise_gain(step: float, law: StalenessLaw, *, tolerance: float = 1e-8) -> No
     Args:
         step: h = learning rate x curvature; the mean must be stable.
         law: Staleness of an applied gradient.
+        tolerance: Relative, of the additive gain.
 
     Raises:
         NotConvergedError: The mode is at its stability limit.
@@ -86,34 +88,47 @@ def _circle_integrals(step: float, pmf: Array, log_radius: float, length: int) -
     return float(weights @ power.real), float(weights @ (power * outside * inside).real)
 
 
-def _slow_noise_gain(step: float, law: StalenessLaw) -> NoiseGain | None:
-    """`noise_gain` of a slow mode; None where no circle separates its zero from the others (heavy tails)."""
-    ages = np.arange(len(law.pmf))
+def _at_real(delta: float, step: float, law: StalenessLaw) -> tuple[float, float]:
+    r"""C and :math:`c' w` at the real point :math:`w = e^\delta`, without cancellation near 1."""
+    ages = np.arange(1.0, len(law.pmf) + 1.0)
+    with np.errstate(over="ignore"):
+        terms = law.pmf * np.exp(delta * ages)
+    return step * float(terms.sum()) - math.expm1(delta), step * float(terms @ ages) - math.exp(delta)
 
-    def slope_at(delta: float) -> tuple[float, float]:
-        with np.errstate(over="ignore"):
-            terms = law.pmf * np.exp(delta * (ages + 1.0))
-        return step * float(terms.sum()) - math.expm1(delta), step * float(terms @ (ages + 1.0)) - math.exp(delta)
 
+def _slow_zero(step: float, law: StalenessLaw) -> float | None:
+    """Logarithm of the real zero of c nearest to the unit circle, from outside, by Newton's method; None if none is."""
     delta, change = 0.0, math.inf
     for _ in range(50):
-        value, slope = slope_at(delta)
+        value, slope = _at_real(delta, step, law)
         change = value / slope
         delta -= change
         if not abs(change) > 1e-15 * delta:
             break
-    if not (math.isfinite(delta) and 0 < delta < 2.0 * step and abs(change) <= 1e-12 * delta):
+    return delta if math.isfinite(delta) and 0 < delta < 2.0 * step and abs(change) <= 1e-12 * delta else None
+
+
+def _gaps_beyond(delta: float, step: float, law: StalenessLaw) -> Iterator[float]:
+    r"""Gaps g, widest first, such that the circle of radius :math:`e^{\delta+g}` encloses one zero of c alone."""
+    coefficients = characteristic_coefficients(step, law.pmf)
+    ages = len(law.pmf)
+    for gap in (0.3 / (law.mean + 1.0), 0.05 / (law.mean + 1.0), 5.0 / ages, 1.0 / ages):
+        if (delta + gap) * ages < 600.0 and zeros_inside(coefficients, math.exp(delta + gap)) == 1:
+            yield gap
+
+
+def _slow_noise_gain(step: float, law: StalenessLaw) -> NoiseGain | None:
+    """`noise_gain` of a slow mode; None where no circle separates its zero from the others (heavy tails)."""
+    ages = np.arange(len(law.pmf))
+    delta = _slow_zero(step, law)
+    if delta is None:
         return None
-    _, slope = slope_at(delta)
-    left, _ = slope_at(-delta)
+    _, slope = _at_real(delta, step, law)
+    left, _ = _at_real(-delta, step, law)
     outside, inside = float(law.pmf @ np.exp(delta * ages)), float(law.pmf @ np.exp(-delta * ages))
     residue = -1.0 / (slope * left)
-    for gap in (0.3 / (law.mean + 1.0), 0.05 / (law.mean + 1.0), 5.0 / len(ages), 1.0 / len(ages)):
+    for gap in _gaps_beyond(delta, step, law):
         log_radius = delta + gap
-        if log_radius * len(ages) > 600.0:
-            continue
-        if zeros_inside(characteristic_coefficients(step, law.pmf), math.exp(log_radius)) != 1:
-            continue
         length = 1 << math.ceil(math.log2(max(8 * len(ages), 40.0 / gap) + 64))
         if length > LONGEST_TRANSFORM:
             continue
@@ -168,7 +183,7 @@ def mean_step_limit(law: StalenessLaw) -> float:
             continue
         low, high = float(angle[i]), float(angle[i + 1])
         share = imaginary[i] / (imaginary[i] - imaginary[i + 1])
-        theta = low + share * (high - low)
+        theta = float(low + share * (high - low))
         if at(low).imag * at(high).imag < 0:
             theta = float(optimize.root_scalar(lambda t: at(t).imag, bracket=(low, high), xtol=1e-15).root)
         value = at(theta).real / abs(complex(law.generating_function(np.exp(-1j * theta)))) ** 2
@@ -193,7 +208,7 @@ def _coarser(law: StalenessLaw) -> tuple[StalenessLaw, float, int]:
     place = place.astype(np.int64)
     pmf = np.bincount(place, law.pmf * (1.0 - share), minlength=int(place[-1]) + 2)
     pmf[1:] += np.bincount(place, law.pmf * share, minlength=int(place[-1]) + 1)
-    coarse = StalenessLaw(np.trim_zeros(pmf, "b"), law.method)
+    coarse = StalenessLaw(np.asarray(np.trim_zeros(pmf, "b"), np.float64), law.method)
     return coarse, (coarse.mean + 0.5) / (law.mean + 0.5), block
 
 
@@ -230,11 +245,16 @@ def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None) -
 def decay_per_update(step: float, law: StalenessLaw) -> float:
     r"""Decay exponent of the mean per update: log of the modulus of the smallest zero of c(w); below 0 if it grows.
 
-    The zero is bracketed by counting zeros inside circles (argument principle on an equally spaced, refined grid) and
-    polished by Newton's method.
+    A slow mode's zero is real and found by Newton's method, and counted to be alone. Otherwise the zero is bracketed
+    by counting zeros inside circles (argument principle on an equally spaced, refined grid) and polished by Newton's
+    method.
     """
-    coefficients = characteristic_coefficients(step, law.pmf)
     scale = law.mean + 1.0
+    if step * scale < SLOW:
+        slow = _slow_zero(step, law)
+        if slow is not None and next(_gaps_beyond(slow, step, law), None) is not None:
+            return slow
+    coefficients = characteristic_coefficients(step, law.pmf)
     low, high = -0.5, 0.0
     if zeros_inside(coefficients, 1.0):
         low, high = -2.0, 0.0

@@ -1,7 +1,7 @@
 """Search for a network's schedule, by pilots with few workers.
 
 What a pilot shows depends on workers through u = learning rate x workers and the noise temperature alone, so the
-search is over u; at a given u more workers only lower the temperature.
+search is over u; at a given u more workers only lower the temperature, so in the end as few are taken as do as well.
 """
 
 import math
@@ -13,6 +13,7 @@ from stalewise.planning.search import (
     Found,
     guard,
     guard_sentence,
+    many,
     rank,
     synchronous_sentence,
 )
@@ -22,12 +23,17 @@ from stalewise.study import Study
 from stalewise.trajectory import Trajectory
 from stalewise.workloads import AbstractNetwork, load_network
 
-SEEDS = 4
+SEEDS = 4  # of a pilot in the search
+FINAL_SEEDS = 16  # of the two best, and of what they are compared with
+FINALISTS = 2
 FIRST_CYCLES = 400.0
+STEADY = 1.05  # fewer workers are preferred as long as they cost no more than this factor
 
 
 @dataclass(frozen=True)
 class _Trial:
+    """A study and the pilot that predicts it."""
+
     study: Study
     trajectory: Trajectory
 
@@ -50,38 +56,47 @@ class _Pilots:
     def __init__(self, network: AbstractNetwork, seed: int, say: Callable[[float, str], None]) -> None:
         self._network, self._seed, self._say = network, seed, say
         self.trials: list[_Trial] = []
+        self.count, self.cost = 0, 0.0
 
-    def run(self, study: Study) -> _Trial:
+    def run(self, study: Study, seeds: int = SEEDS) -> _Trial:
+        """A pilot; of one schedule the one with most seeds is kept."""
         rate, best = study.learning_rate, min((t.time for t in self.trials), default=math.inf)
-        self._say(min(len(self.trials) / 14, 0.95), f"pilot: {study.policy}, learning rate {rate:.4g}")
+        self._say(min(self.count / 20, 0.95), f"pilot: {study.policy}, learning rate {rate:.4g}")
         cycle = study.cluster.delay().mean
         most = FIRST_CYCLES if not math.isfinite(best) else min(max(3.0 * best / cycle, 40.0), 2000.0)
         trial = _Trial(
-            study, predict_network(study, network=self._network, seeds=SEEDS, seed=self._seed, most_cycles=most)
+            study, predict_network(study, network=self._network, seeds=seeds, seed=self._seed, most_cycles=most)
         )
-        self.trials.append(trial)
+        self.trials = [t for t in self.trials if t.study.schedule != study.schedule] + [trial]
+        self.count += 1
+        self.cost += trial.trajectory.gradients.computed * seeds
         return trial
 
+    def confirm(self, trials: list[_Trial]) -> _Trial:
+        """The best of the finalists among ``trials``, run again with more seeds."""
+        finalists = sorted(trials, key=lambda t: t.time)[:FINALISTS]
+        return min((self.run(t.study, FINAL_SEEDS) for t in finalists), key=lambda t: t.time)
+
     def climb(self, at: Callable[[float], Study], first: float) -> _Trial:
-        """Double the knob until it stops helping (halve it if the first step hurts), then refine by square roots."""
+        """Double the knob until it stops helping (halve it if the first step hurts), refine, confirm."""
         here = self.run(at(first))
         best, knob, factor = here, first, 2.0
+        tried = [here]
         for _ in range(6):
             trial = self.run(at(knob * factor))
+            tried.append(trial)
             if trial.time < best.time:
                 best, knob = trial, knob * factor
-            elif (best is here and factor > 1 and not math.isfinite(best.time)) or (best is here and factor > 1):
+            elif best is here and factor > 1:
                 factor = 0.5
             else:
                 break
-        for refined in (knob * math.sqrt(0.5), knob * math.sqrt(2.0)):
-            trial = self.run(at(refined))
-            best = min(best, trial, key=lambda t: t.time)
-        return best
+        tried += [self.run(at(knob * share)) for share in (math.sqrt(0.5), math.sqrt(2.0))]
+        return self.confirm(tried)
 
 
 def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -> Found:
-    """Search u with all active workers, then the synchronous learning rate; say what half the workers would do."""
+    """Search u with all active workers, then the synchronous learning rate, then how few workers would do as well."""
     network = load_network(study.workload.kind)
     held, workers = study.schedule, study.active_workers
     curvature, _ = stiffest(study)
@@ -94,7 +109,7 @@ def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -
             changes["max_staleness"] = None
         base = study.with_schedule(**changes)
         if held.learning_rate:
-            picks[policy] = pilots.run(base)
+            picks[policy] = pilots.run(base, FINAL_SEEDS)
             continue
         picks[policy] = pilots.climb(
             lambda knob, base=base, gradients=gradients: base.with_schedule(
@@ -102,28 +117,27 @@ def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -
             ),
             first=1.0 / curvature,
         )
-    asynchronous = picks["async"].time if "async" in picks else math.inf
-    synchronous = picks["sync"].time
+    asynchronous = _mean(picks["async"]) if "async" in picks else math.inf
+    synchronous = _mean(picks["sync"])
     stay = held.policy == "sync" or synchronous <= asynchronous
     pick = picks["sync"] if "async" not in picks or (stay and held.policy is None) else picks["async"]
-    searched = list(pilots.trials)
-    reasons = [_headline(pick), _rate_sentence(pick, workers, held.learning_rate is not None)]
-    chosen = pick.study
-    if chosen.policy == "async":
-        if workers > 1 and not held.active_workers:
-            reasons.append(_half(pick, pilots))
-        if held.max_staleness is None and workers > 1:
-            bound = guard(arrivals(chosen, seed=seed), workers)
-            chosen = chosen.with_schedule(max_staleness=bound)
-            reasons.append(guard_sentence(bound, workers))
+    fewer = ""
+    if pick.study.policy == "async" and not held.active_workers:
+        pick, fewer = _fewer(pick, pilots, fixed=held.learning_rate is not None)
+    chosen, few = pick.study, pick.study.active_workers
+    reasons = [_headline(pick), _rate_sentence(pick, held.learning_rate is not None), *([fewer] if fewer else [])]
+    if chosen.policy == "async" and held.max_staleness is None and few > 1:
+        bound = guard(arrivals(chosen, seed=seed), few)
+        chosen = chosen.with_schedule(max_staleness=bound)
+        reasons.append(guard_sentence(bound, few))
     if "async" in picks:
-        reasons.append(synchronous_sentence(*(_mean(picks[p]) for p in ("async", "sync"))))
-    cost = sum(t.trajectory.gradients.computed for t in pilots.trials)
+        means = [_mean(picks[policy]) for policy in ("async", "sync")]
+        reasons.append(synchronous_sentence(*means, tie=_overlap(picks["async"], picks["sync"])))
     reasons.append(
-        f"The search ran {len(pilots.trials)} pilots of {SEEDS} repetitions in virtual time, which stand for "
-        f"{cost:.0f} gradients of the schedules they predict."
+        f"The search ran {pilots.count} pilots of {SEEDS} repetitions ({FINAL_SEEDS} for the finalists) in virtual "
+        f"time, which stand for {pilots.cost:.0f} gradients of the schedules they predict."
     )
-    others = [t.candidate(_note(t, workers)) for t in [*searched, *pilots.trials[len(searched) :]] if t is not pick]
+    others = [t.candidate(_note(t)) for t in pilots.trials if t is not pick]
     return Found(chosen, rank(others), reasons, stay)
 
 
@@ -132,24 +146,37 @@ def _mean(trial: _Trial) -> float:
     return math.inf if mean is None else mean
 
 
-def _note(trial: _Trial, workers: int) -> str:
-    few = trial.study.active_workers < workers
-    text = "the same learning rate x workers with half of them" if few else "pilot"
+def _overlap(one: _Trial, other: _Trial) -> bool:
+    """Whether the intervals over seeds overlap."""
+    low = max(t.trajectory.time_to_target.low or math.inf for t in (one, other))
+    return low <= min(one.time, other.time)
+
+
+def _note(trial: _Trial) -> str:
     if trial.trajectory.diverges:
-        return f"{text}: diverges"
-    high = trial.trajectory.time_to_target.high
-    return f"{text}: at most {high:.4g} s over seeds" if high is not None else f"{text}: not settled in every seed"
+        return "pilot: diverges"
+    return f"pilot: {_over_seeds(trial)}"
+
+
+def _over_seeds(trial: _Trial) -> str:
+    reached = trial.trajectory.time_to_target
+    if reached.low is None or reached.high is None:
+        return "not settled in every seed"
+    return f"{reached.low:.4g} to {reached.high:.4g} s over seeds"
 
 
 def _headline(pick: _Trial) -> str:
     study, mean = pick.study, pick.trajectory.time_to_target.mean
     if mean is None:
         return f"No schedule tried settles below {study.target.loss:g}; the closest: {pick.trajectory.status}."
-    return f"{study.policy} with {study.active_workers} workers reaches {study.target.loss:g} in about {mean:.4g} s."
+    return (
+        f"{study.policy} with {many(study.active_workers)} reaches {study.target.loss:g} in about {mean:.4g} s "
+        f"({_over_seeds(pick)})."
+    )
 
 
-def _rate_sentence(pick: _Trial, workers: int, fixed: bool) -> str:
-    rate = pick.study.learning_rate
+def _rate_sentence(pick: _Trial, fixed: bool) -> str:
+    rate, workers = pick.study.learning_rate, pick.study.active_workers
     if fixed:
         return f"The learning rate {rate:.4g} is held as given."
     if pick.study.policy == "sync":
@@ -160,16 +187,34 @@ def _rate_sentence(pick: _Trial, workers: int, fixed: bool) -> str:
     )
 
 
-def _half(pick: _Trial, pilots: _Pilots) -> str:
-    workers = pick.study.active_workers
-    half = max(workers // 2, 1)
-    rate = float(f"{pick.study.learning_rate * workers / half:.3g}")
-    trial = pilots.run(pick.study.with_schedule(active_workers=half, learning_rate=rate))
-    mean, best = trial.trajectory.time_to_target.mean, pick.trajectory.time_to_target.mean
-    if mean is None or best is None:
-        return f"Half the workers at the same product would not settle: {workers} workers average the noise down."
-    change = 100 * (mean / best - 1)
-    return (
-        f"Half the workers ({half}) at the same product would take {mean:.4g} s ({change:+.0f} %): at a fixed product "
-        "more workers buy less gradient noise, not a faster clock."
-    )
+def _fewer(pick: _Trial, pilots: _Pilots, *, fixed: bool) -> tuple[_Trial, str]:
+    """The fewest workers, by halves, within `STEADY` of the pick, at the same learning rate x workers unless held."""
+    tried = [pick]
+    while tried[-1].study.active_workers > 1:
+        last = tried[-1].study
+        few = last.active_workers // 2
+        rate = last.learning_rate if fixed else float(f"{last.learning_rate * last.active_workers / few:.3g}")
+        tried.append(pilots.run(last.with_schedule(active_workers=few, learning_rate=rate), FINAL_SEEDS))
+        if not tried[-1].time <= STEADY * pick.time:
+            break
+    if len(tried) == 1:
+        return pick, ""
+    taken = [trial for trial in tried if trial.time <= STEADY * pick.time][-1]
+    left = tried[-1]
+    same = "" if fixed else " at the same product"
+    if taken is not pick:
+        text = (
+            f"With {many(pick.study.active_workers)}{same} it would take {_mean(pick):.4g} s ({_over_seeds(pick)}): "
+            "not worth the workers, a plan takes the fewest, by halves, whose slowest seeds are within "
+            f"{100 * (STEADY - 1):.0f} % of the best."
+        )
+    else:
+        text = f"It takes all {pick.study.active_workers}: fewer leave more gradient noise at the same clock."
+    if left is taken:
+        return taken, text
+    few = many(left.study.active_workers)
+    if left.trajectory.diverges:
+        return taken, f"{text} With {few}{same} it would diverge."
+    if not math.isfinite(_mean(left)):
+        return taken, f"{text} With {few}{same} it would not settle."
+    return taken, f"{text} With {few}{same} it would take {_mean(left):.4g} s ({_over_seeds(left)})."

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from stalewise.planning.networks import search_network
 from stalewise.planning.quadratics import search_quadratic
 from stalewise.planning.search import Found
-from stalewise.prediction import predict
+from stalewise.prediction import advise, predict
 from stalewise.simulation import simulate
 from stalewise.study import Study
 from stalewise.trajectory import Trajectory
@@ -74,16 +76,38 @@ def plan(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Pl
         predicted=predicted,
         checked=checked,
         alternatives=found.alternatives,
-        reasons=[*found.reasons, _verdict(predicted, checked)],
+        reasons=[*found.reasons, *_advice(found.study, predicted, seed), _verdict(predicted, checked)],
         stay_synchronous=found.stay_synchronous,
     )
 
 
+def _advice(study: Study, predicted: Trajectory, seed: int) -> list[str]:
+    advice = advise(study, predicted, seed=seed)
+    return [f"{advice[0].upper()}{advice[1:]}."] if advice else []
+
+
 def _verdict(predicted: Trajectory, checked: Trajectory) -> str:
-    said, seen = predicted.time_to_target.mean, checked.time_to_target.mean
-    if said is None or seen is None:
-        return f"Checked in virtual time: {checked.status}."
-    return f"Checked in virtual time: {seen:.4g} s against {said:.4g} s predicted ({100 * (said / seen - 1):+.1f} %)."
+    said, seen = predicted.time_to_target, checked.time_to_target
+    if said.mean is not None and seen.mean is not None:
+        seeds = ""
+        if seen.low is not None:
+            high = "never" if seen.high is None else f"{seen.high:.4g}"
+            seeds = f" (95 % interval over seeds {seen.low:.4g} to {high})"
+        off = 100 * (said.mean / seen.mean - 1)
+        return f"Checked in virtual time: {seen.mean:.4g} s{seeds} against {said.mean:.4g} s predicted ({off:+.1f} %)."
+    end = checked.time[-1]
+    if said.mean is not None and said.mean > end and not checked.diverges:
+        expected = float(np.interp(end, predicted.time, predicted.loss))
+        seeds = (
+            ""
+            if checked.loss_low is None or checked.loss_high is None
+            else (f" (95 % interval over seeds {checked.loss_low[-1]:.4g} to {checked.loss_high[-1]:.4g})")
+        )
+        return (
+            f"Checked in virtual time as far as its budget goes, {end:.4g} s of the {said.mean:.4g} s predicted: the "
+            f"loss is {checked.loss[-1]:.4g}{seeds} there against {expected:.4g} predicted."
+        )
+    return f"Checked in virtual time: {checked.status}."
 
 
 __all__ = ["Found", "Plan", "plan"]

@@ -13,6 +13,8 @@ from stalewise.planning.search import (
     Found,
     guard,
     guard_sentence,
+    many,
+    percent,
     rank,
     synchronous_sentence,
 )
@@ -46,7 +48,7 @@ class _Tuned:
 
     def candidate(self) -> Candidate:
         if math.isfinite(self.time):
-            note = f"{100 * self.share:.0f} % of the mean-square limit, noise floor {self.floor:.3g}"
+            note = f"{percent(self.share)} of the mean-square limit, noise floor {self.floor:.3g}"
         elif self.unresolved:
             note = f"takes more than {self.longest:.3g} s, noise floor {self.floor:.3g}"
         elif math.isfinite(self.floor):
@@ -64,7 +66,7 @@ def search_quadratic(study: Study, seed: int, say: Callable[[float, str], None])
     tuned: dict[str, list[_Tuned]] = {policy: [] for policy in policies}
     best = dict.fromkeys(policies, math.inf)
     for done, (policy, workers) in enumerate((p, n) for p in policies for n in counts):
-        say(done / (len(policies) * len(counts)), f"{policy} with {workers} workers")
+        say(done / (len(policies) * len(counts)), f"{policy} with {many(workers)}")
         changes = {"policy": policy, "active_workers": workers}
         if policy == "sync":
             changes["max_staleness"] = None
@@ -180,16 +182,15 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
 def _headline(pick: _Tuned, rows: list[_Tuned]) -> str:
     if not math.isfinite(pick.floor):
         return (
-            f"No schedule tried is stable: {pick.study.policy} with {pick.workers} workers diverges at learning rate "
-            f"{pick.study.learning_rate:.4g}; its mean-square limit is {pick.study.learning_rate / pick.share:.4g}, and "
-            f"half of that would do."
+            f"No schedule tried is stable: {pick.study.policy} with {many(pick.workers)} diverges at learning rate "
+            f"{pick.study.learning_rate:.4g}."
         )
     if not math.isfinite(pick.time):
         return (
             f"No schedule tried settles below the target {pick.study.target.loss:g}; the closest is "
-            f"{pick.study.policy} with {pick.workers} workers, whose loss settles at {pick.floor:.4g}."
+            f"{pick.study.policy} with {many(pick.workers)}, whose loss settles at {pick.floor:.4g}."
         )
-    text = f"{pick.study.policy} with {pick.workers} workers reaches {pick.study.target.loss:g} in {pick.time:.4g} s."
+    text = f"{pick.study.policy} with {many(pick.workers)} reaches {pick.study.target.loss:g} in {pick.time:.4g} s."
     limit = pick.study.target.time_limit
     if limit and pick.time > limit:
         text += f" That is the fastest, and still past the time limit of {limit:g} s."
@@ -222,7 +223,7 @@ def _compare(row: _Tuned, pick: _Tuned) -> str:
 def _learning_rate(pick: _Tuned, fixed: bool) -> str:
     how = "is held as given" if fixed else "was tuned for this number of workers (each alternative has its own)"
     return (
-        f"The learning rate {pick.study.learning_rate:.4g} {how}; it uses {100 * pick.share:.0f} % of the mean-square "
+        f"The learning rate {pick.study.learning_rate:.4g} {how}; it uses {percent(pick.share)} of the mean-square "
         f"limit {pick.study.learning_rate / pick.share:.4g}."
     )
 
@@ -232,5 +233,5 @@ def _floor_sentence(pick: _Tuned) -> str:
     if not math.isfinite(share):
         return "Nothing can be said of gradient noise: the schedule is unstable."
     if share > 0.5:
-        return f"Gradient noise limits this run: its floor is {100 * share:.0f} % of the target."
-    return f"Gradient noise is not what limits this run: its floor is {100 * share:.1f} % of the target."
+        return f"Gradient noise limits this run: its floor is {percent(share)} of the target."
+    return f"Gradient noise is not what limits this run: its floor is {percent(share)} of the target."

@@ -38,6 +38,16 @@ class Found:
     stay_synchronous: bool
 
 
+def many(workers: int) -> str:
+    """1 worker, 2 workers."""
+    return f"{workers} worker{'' if workers == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """A share in percent, two digits at least where they say something."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
 def guard(timing: Arrivals, workers: int) -> int:
     """A staleness threshold that fires on less than one gradient in ten thousand, and at twice N - 1 or more."""
     return max(timing.staleness.quantile(1.0 - RARE), 2 * (workers - 1), 1)
@@ -51,19 +61,26 @@ def guard_sentence(bound: int, workers: int) -> str:
     )
 
 
-def synchronous_sentence(asynchronous: float, synchronous: float) -> str:
-    """How the best asynchronous schedule compares with the best synchronous one."""
+def synchronous_sentence(asynchronous: float, synchronous: float, *, tie: bool = False) -> str:
+    """How the best asynchronous schedule compares with the best synchronous one; a tie is within chance."""
     if not math.isfinite(synchronous):
         return "No synchronous schedule tried reaches the target."
     if not math.isfinite(asynchronous):
         return f"Stay synchronous: {synchronous:.4g} s, while no asynchronous schedule tried reaches the target."
     ratio = synchronous / asynchronous
+    if ratio <= 1.0 and tie:
+        return (
+            f"Stay synchronous: {synchronous:.4g} s against {asynchronous:.4g} s, the same within the spread over "
+            "seeds, and simpler."
+        )
     if ratio <= 1.0:
         return (
             f"Stay synchronous: the best synchronous schedule takes {synchronous:.4g} s, the best asynchronous one "
             f"{asynchronous:.4g} s. Delays this even leave nothing for asynchrony to win."
         )
-    tail = "" if ratio > 1.1 else "; that is close, and synchronous training is simpler"
+    tail = ""
+    if tie or ratio <= 1.1:
+        tail = f"; that is {'within the spread over seeds' if tie else 'close'}, and synchronous training is simpler"
     return f"Synchronous training would take {synchronous:.4g} s, {ratio:.2f} times as long{tail}."
 
 

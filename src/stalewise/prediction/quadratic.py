@@ -19,7 +19,8 @@ from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, Targ
 
 Array = NDArray[np.float64]
 POINTS = 800
-MOST_UPDATES = 1 << 21
+MOST_UPDATES = 1 << 21  # solved one by one
+SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
@@ -54,8 +55,8 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     modes = modes_of(study, timing.gradients_a_step)
     steps = study.learning_rate * modes.curvature
     limit = step_limit(timing)
-    mean_stable = bool(steps.max() < limit.mean) and timing.rate > 0
-    square_stable = bool(steps.max() < limit.mean_square) and timing.rate > 0
+    mean_stable = bool(steps.max() < limit.mean)
+    square_stable = bool(steps.max() < limit.mean_square)
     floor = _floor(modes, steps, timing) if square_stable else math.inf
     rates = [decay_rate(h, timing) for h in steps] if mean_stable else [None]
     slowest = min((r for r in rates if r is not None), default=None)
@@ -66,7 +67,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     length = int(np.argmin(finite)) if not finite.all() else len(finite)
     end = float(curve.updates[length - 1])
     applied = end * timing.gradients_a_step
-    dropped = applied * (1.0 / timing.acceptance - 1.0) if timing.acceptance > 0 else 0.0
+    dropped = applied * (1.0 / timing.acceptance - 1.0)
     return Trajectory(
         engine="predict",
         study=study.as_dict(),
@@ -90,7 +91,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         decay_rate=slowest,
         noise_floor=floor if math.isfinite(floor) else None,
         time_to_target=reached,
-        status=_status(study, timing, modes, limit.mean_square, floor, reached, float(curve.time[-1])),
+        status=_status(study, modes, limit.mean_square, floor, reached, float(curve.time[-1])),
         notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}"],
     )
 
@@ -105,7 +106,7 @@ def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tu
     """
     modes = modes_of(study, timing.gradients_a_step)
     steps = study.learning_rate * modes.curvature
-    if timing.rate <= 0 or steps.max() >= step_limit(timing).mean_square:
+    if steps.max() >= step_limit(timing).mean_square:
         return math.inf, math.inf
     floor = _floor(modes, steps, timing)
     if floor >= study.target.loss:
@@ -141,28 +142,32 @@ def _curve(
 ) -> _Curve:
     target = study.target.loss
     reachable = floor < target
+    memory = len(timing.staleness.pmf)
     slow = (6.0 if modes.noise.max() > 0 or not reachable else 2.0) / steps.min()
-    updates = int(min(max(8 * len(timing.staleness.pmf), slow, 64), MOST_UPDATES))
+    enough = int(min(max(1000.0 * (timing.staleness.mean + 1.0), 4 * memory, SOLVED_UPDATES), MOST_UPDATES))
+    updates = int(min(max(8 * memory, slow, 64), enough))
     if not math.isfinite(floor):
         updates = int(min(max(40 * (timing.staleness.mean + 1), 64), MOST_UPDATES))
     while True:
-        table = np.array([_loss_by_update(modes, steps, timing, weight, updates) for weight in weights])
-        end = _time_of(timing, updates)
-        done = not reachable or settling_time(np.arange(updates + 1.0), table[0], target) is not None
+        solved = [_solve(modes, steps, timing, weight, updates) for weight in weights]
+        index, table = np.arange(updates + 1.0), np.array([loss for loss, _ in solved])
         last = np.flatnonzero(~(table[0] <= target))
         resolved = len(last) == 0 or last[-1] < 0.6 * updates
-        if (done and resolved) or end >= longest or updates >= MOST_UPDATES or not reachable:
+        if resolved or not reachable or updates >= MOST_UPDATES or _time_of(timing, updates) >= longest:
             break
-        updates = min(2 * updates, MOST_UPDATES)
-    end = min(end, longest)
-    if reachable and len(last) and resolved:
-        end = min(end, _time_of(timing, int(last[-1]) + 1) * 1.6)
+        if updates >= enough and all(tail.exponential(1e-4 * (target - floor)) for tail in solved[0][1]):
+            index, table = _continue(index, table, [tails for _, tails in solved], longest * timing.rate)
+            break
+        updates = min(2 * updates, enough if updates < enough else MOST_UPDATES)
+    end = min(_time_of(timing, float(index[-1])), longest)
+    last = np.flatnonzero(~(table[0] <= target))
+    if reachable and len(last) and index[last[-1]] < 0.6 * index[-1]:
+        end = min(end, _time_of(timing, float(index[last[-1] + 1])) * 1.6)
     time = np.linspace(0.0, end, POINTS)
     mean, variance = timing.counts(time)
-    nodes = np.clip(mean[:, None] + np.sqrt(variance)[:, None] * _NODES, 0.0, updates)
-    index = np.arange(updates + 1.0)
+    nodes = np.clip(mean[:, None] + np.sqrt(variance)[:, None] * _NODES, 0.0, index[-1])
     loss = np.array([np.interp(nodes, index, row) @ _WEIGHTS for row in table])
-    return _Curve(time, np.minimum(mean, updates), loss)
+    return _Curve(time, np.minimum(mean, index[-1]), loss)
 
 
 def _weights(timing: Arrivals) -> list[float]:
@@ -171,23 +176,63 @@ def _weights(timing: Arrivals) -> list[float]:
     return [timing.dispersion_weight] if exact else [timing.dispersion_weight, 0.0, 1.0]
 
 
-def _loss_by_update(modes: Modes, steps: Array, timing: Arrivals, weight: float, updates: int) -> Array:
-    total = np.zeros(updates + 1)
+@dataclass(frozen=True)
+class _Tail:
+    """How a mode's loss goes on: level + excess x exp(-rate x further updates); rate NaN if it is not like that."""
+
+    level: float
+    excess: float
+    rate: float
+
+    @classmethod
+    def of(cls, loss: Array, level: float) -> "_Tail":
+        """From the last half: an exponential has the same rate in both its quarters, to one in a thousand."""
+        quarter = len(loss) // 4
+        third, fourth, last = loss[-1 - 2 * quarter] - level, loss[-1 - quarter] - level, loss[-1] - level
+        with np.errstate(all="ignore"):
+            early, late = np.log(third / fourth) / quarter, np.log(fourth / last) / quarter
+        good = early > 0 and abs(late - early) <= 1e-3 * early
+        return cls(level, float(last), float(late) if good else math.nan)
+
+    def exponential(self, negligible: float) -> bool:
+        """Whether it goes on as an exponential, or has less than ``negligible`` left."""
+        return math.isfinite(self.rate) or abs(self.excess) < negligible
+
+    def at(self, further: Array) -> Array:
+        """Loss of the mode so many updates on."""
+        return self.level + self.excess * np.exp(-(self.rate if math.isfinite(self.rate) else 0.0) * further)
+
+
+def _solve(modes: Modes, steps: Array, timing: Arrivals, weight: float, updates: int) -> tuple[Array, list[_Tail]]:
+    """Mean loss after 0, 1, ..., ``updates`` updates, and how each mode goes on from there."""
+    total, tails = np.zeros(updates + 1), []
     workers = round(timing.staleness.mean) + 1
     for curvature, h, noise, square in zip(modes.curvature, steps, modes.noise, modes.square, strict=True):
         if timing.memoryless:
             second = memoryless_second_moment(h, noise, math.sqrt(square), workers, updates)
         else:
             second = transient(h, noise, math.sqrt(square), timing.staleness, weight, updates).second
-        total += 0.5 * curvature * second
-    return total
+        loss = 0.5 * curvature * second
+        level = 0.5 * curvature * stationary_variance(h, noise, timing, weight=weight) if noise > 0 else 0.0
+        tails.append(_Tail.of(loss, level))
+        total += loss
+    return total, tails
 
 
-def _time_of(timing: Arrivals, updates: int) -> float:
+def _continue(index: Array, table: Array, tails: list[list[_Tail]], longest: float) -> tuple[Array, Array]:
+    """Go on by exponentials, at indices each 0.2 % above the one before, until nothing is left of them."""
+    rates = [tail.rate for tail in tails[0] if math.isfinite(tail.rate)]
+    end = min(index[-1] + 80.0 / min(rates), max(longest, 2.0 * index[-1]))
+    further = np.geomspace(index[-1], end, 2 + int(500 * math.log(end / index[-1])))[1:]
+    rows = [sum(tail.at(further - index[-1]) for tail in row) for row in tails]
+    return np.concatenate([index, further]), np.concatenate([table, np.array(rows)], axis=1)
+
+
+def _time_of(timing: Arrivals, updates: float) -> float:
     """Time by which that many updates are expected [s]."""
-    time = updates / timing.rate if timing.rate > 0 else 1.0
+    time = updates / timing.rate
     mean, _ = timing.counts(np.array([time]))
-    return time + max(updates - float(mean[0]), 0.0) / timing.rate if timing.rate > 0 else time
+    return time + max(updates - float(mean[0]), 0.0) / timing.rate
 
 
 def _reached(study: Study, curve: _Curve, floor: float) -> TargetTime:
@@ -200,13 +245,9 @@ def _reached(study: Study, curve: _Curve, floor: float) -> TargetTime:
     return TargetTime(mean=times[0], low=min(known), high=max(known) if len(known) == len(times) else None)
 
 
-def _status(
-    study: Study, timing: Arrivals, modes: Modes, limit: float, floor: float, reached: TargetTime, end: float
-) -> str:
+def _status(study: Study, modes: Modes, limit: float, floor: float, reached: TargetTime, end: float) -> str:
     rate, target = study.learning_rate, study.target.loss
     largest = float(modes.curvature.max())
-    if timing.rate <= 0:
-        return f"no gradient is ever applied: max_staleness = {study.schedule.max_staleness} drops them all"
     if not math.isfinite(floor):
         return f"diverges: learning rate {rate:g} is past the mean-square limit {limit / largest:.4g}"
     if reached.mean is not None:

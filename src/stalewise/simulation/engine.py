@@ -34,7 +34,7 @@ def simulate(
 
     Args:
         study: What to run; its schedule needs a policy and a learning rate.
-        seeds: Independent repetitions; 64 for a quadratic, 4 for a network unless given.
+        seeds: Independent repetitions; 64 for a quadratic, 16 for a network unless given.
         seed: Root of all random numbers.
         horizon: Run exactly this long [s]; otherwise until the mean loss has settled below the target (then 40 % on),
             diverged, or stalled above it.
@@ -50,7 +50,7 @@ def simulate(
         return _simulate_quadratic(study, checks.at_least("seeds", seeds or 64, 1), seed, horizon, progress)
     network = load_network(study.workload.kind)
     return simulate_network(
-        study, network, seeds=checks.at_least("seeds", seeds or 4, 1), seed=seed, horizon=horizon, progress=progress
+        study, network, seeds=checks.at_least("seeds", seeds or 16, 1), seed=seed, horizon=horizon, progress=progress
     )
 
 

@@ -133,8 +133,6 @@ def _measured(study: Study, delay: AbstractDelay, seed: int) -> Arrivals:
     from_ = len(time) // 4
     mean, variance = run.updates.mean(axis=0), run.updates.var(axis=0, ddof=1)
     rate = float((mean[-1] - mean[from_]) / (time[-1] - time[from_]))
-    if not rate > 0:
-        rate = 0.0
     growth = float(variance[-1] / time[-1])
 
     def counts(at: Array) -> tuple[Array, Array]:

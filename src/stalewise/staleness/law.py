@@ -133,7 +133,7 @@ def _thinned(weights: Array, counts: Array, others: int) -> tuple[Array, Array]:
     deviation = np.sqrt(np.maximum(others * (counts @ n**2 - (counts @ n) ** 2), 1e-6))
     travelled = np.cumsum(np.diff(mean, prepend=0.0) / np.maximum(deviation, 0.25))
     group = np.unique(np.floor(4.0 * travelled), return_inverse=True)[1]
-    total = np.bincount(group, weights)
+    total = np.asarray(np.bincount(group, weights), np.float64)
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     merged = np.add.reduceat(weights[:, None] * counts, starts, axis=0)
     kept = total > 0
