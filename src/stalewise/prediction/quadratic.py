@@ -186,12 +186,15 @@ class _Tail:
 
     @classmethod
     def of(cls, loss: Array, level: float) -> "_Tail":
-        """From the last half: an exponential has the same rate in both its quarters, to one in a thousand."""
+        """From the last half: an exponential has the same rate in both its quarters, to one in a thousand.
+
+        A loss that changes by less than 1e-9 in a quarter is lost in rounding.
+        """
         quarter = len(loss) // 4
         third, fourth, last = loss[-1 - 2 * quarter] - level, loss[-1 - quarter] - level, loss[-1] - level
         with np.errstate(all="ignore"):
             early, late = np.log(third / fourth) / quarter, np.log(fourth / last) / quarter
-        good = early > 0 and abs(late - early) <= 1e-3 * early
+        good = early * quarter > 1e-9 and abs(late - early) <= 1e-3 * early
         return cls(level, float(last), float(late) if good else math.nan)
 
     def exponential(self, negligible: float) -> bool:
