@@ -31,7 +31,7 @@ def test_numbers_out_of_range_are_refused(value):
         checks.non_negative("delay", value)
 
 
-@pytest.mark.parametrize("value", ["a", None, [1, 2], 1j, {}])
+@pytest.mark.parametrize("value", ["a", "1", b"1", True, None, [1, 2], 1j, {}])
 def test_what_is_no_number_is_refused(value):
     """The message says that a number is wanted and which."""
     with pytest.raises(InputError, match=r"^delay must be a number \(positive and finite\), got "):

@@ -135,6 +135,13 @@ def test_divergence_is_either_kind():
     assert not make(mean_stable=True).diverges and not make().diverges
 
 
+@pytest.mark.parametrize("time", [[], [1.0, 0.0], [0.0, math.nan], [0.0, math.inf]])
+def test_times_rise(time):
+    """A trajectory has a time, and goes forward."""
+    with pytest.raises(ValueError, match="time must"):
+        make(time=time, updates=[0] * len(time), loss=[1.0] * len(time))
+
+
 def test_curves_have_one_value_a_time():
     """A loss of another length is refused."""
     with pytest.raises(ValueError, match=r"loss must have as many values as time"):

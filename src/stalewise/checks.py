@@ -42,6 +42,8 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
 def _number(name: str, value: float, unit: str, allowed: str, good) -> float:
     suffix = f" {unit}" if unit else ""
     try:
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be a number ({allowed}), got {value!r}") from None

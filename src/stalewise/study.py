@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tomli_w
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,23 +23,43 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from stalewise.delays import AbstractDelay, parse_delay
+from stalewise.delays import AbstractDelay, files_of, parse_delay, rename_files
 from stalewise.errors import InputError
 from stalewise.protocol import AbstractServer, AsyncServer, SyncServer
 
-
-def _number(value: Any) -> Any:
-    """Refuse what pydantic would quietly turn into a number."""
-    if isinstance(value, (bool, str)):
-        raise PydanticCustomError("number", "must be a number")
-    return value
+LARGEST = 1e100  # so that squares and products of what a study holds stay finite
+MOST_WORKERS = 1_000_000
 
 
-_Number = BeforeValidator(_number)
-Finite = Annotated[float, _Number, Field(allow_inf_nan=False)]
-Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, _Number, Field(ge=1)]
+def _within(least: float, most: float, words: str) -> BeforeValidator:
+    """Refuse numbers outside, and what pydantic would quietly turn into a number."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, (bool, str)):
+            raise PydanticCustomError("number", "must be a number")
+        if isinstance(value, (int, float)) and not least <= value <= most:
+            raise PydanticCustomError("number", "must be {words}", {"words": words})
+        return value
+
+    return BeforeValidator(check)
+
+
+def _only(default: Any) -> AfterValidator:
+    """Refuse all but the default of what is to come."""
+
+    def check(value: Any) -> Any:
+        if value != default:
+            words = {"default": repr(default)}
+            raise PydanticCustomError("unsupported", "other than {default} is not supported yet", words)
+        return value
+
+    return AfterValidator(check)
+
+
+Finite = Annotated[float, _within(-LARGEST, LARGEST, f"finite, of size {LARGEST:g} at most")]
+Positive = Annotated[float, _within(1 / LARGEST, LARGEST, f"positive, {1 / LARGEST:g} to {LARGEST:g}")]
+NonNegative = Annotated[float, _within(0, LARGEST, f"0 or more, {LARGEST:g} at most")]
+Count = Annotated[int, _within(1, 1 << 31, "1 or more")]
 
 QUADRATIC = "quadratic"
 NETWORKS = ("digits-mlp",)
@@ -97,10 +118,13 @@ class Workload(_Section):
 class Cluster(_Section):
     """Who computes, and how long one gradient takes: download + compute + upload, independent [s]."""
 
-    workers: Count
+    workers: Annotated[int, _within(1, MOST_WORKERS, f"1 or more, {MOST_WORKERS:,} at most")]
     compute: str = Field(description="law of the computing time of one gradient")
     download: str = "constant(0)"
     upload: str = "constant(0)"
+    service: Annotated[str, _only("constant(0)")] = Field(
+        default="constant(0)", description="shared link or server, one gradient at a time"
+    )
     start: Literal["together", "staggered"] = "together"
     _folder: Path = PrivateAttr(default=Path("."))
     _law: AbstractDelay | None = PrivateAttr(default=None)
@@ -120,22 +144,10 @@ class Cluster(_Section):
             self._folder = Path(context.get("folder", "."))
 
     @property
-    def folder(self) -> Path:
-        """Where relative file names are looked up."""
-        return self._folder
-
-    def files(self, part: str) -> list[str]:
-        """Trace files that one part's law names."""
-        tree = ast.parse(getattr(self, part).strip(), mode="eval")
-        named = []
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in ("empirical", "trace")
-            ):
-                named.append(node.args[0] if node.args else node.keywords[0].value)
-        return [ast.literal_eval(value) for value in named]
+    def sources(self) -> dict[str, Path]:
+        """Trace files that the laws name, and where each is."""
+        texts = (self.compute, self.download, self.upload)
+        return {name: self._folder / name for text in texts for name in files_of(text)}
 
     def delay(self) -> AbstractDelay:
         """Law of a whole cycle of one worker [s]: from reading the parameters to the gradient's arrival."""
@@ -158,8 +170,13 @@ class Schedule(_Section):
     policy: Literal["async", "sync"] | None = None
     active_workers: Count | None = None
     learning_rate: Positive | None = None
-    max_staleness: Annotated[int, _Number, Field(ge=0)] | None = Field(default=None, description="in updates")
+    max_staleness: Annotated[int, _within(0, 1 << 31, "0 or more")] | None = Field(
+        default=None, description="in updates"
+    )
     on_stale: Literal["drop"] = "drop"
+    group: Annotated[Count, _only(1)] = Field(default=1, description="K, for the policies that have one")
+    staleness_weight: Literal["constant"] = "constant"
+    trigger: Annotated[NonNegative, _only(0.0)] = Field(default=0.0, description="norm below which nothing is pushed")
     batch_size: Count | None = Field(
         default=None, description="samples a gradient; default 1 for quadratic, 32 for networks"
     )
@@ -234,6 +251,14 @@ class Study(_Section):
     def with_cluster(self, **changes: Any) -> "Study":
         """The same study on a changed cluster."""
         return self._with("cluster", changes)
+
+    def with_sources(self, names: dict[str, str], folder: Path) -> "Study":
+        """The same study in another folder, its trace files renamed."""
+        data = self.as_dict()
+        for part in ("compute", "download", "upload"):
+            if part in data["cluster"]:
+                data["cluster"][part] = rename_files(data["cluster"][part], names)
+        return make_study(data, folder=folder)
 
     def with_delay(self, law: AbstractDelay) -> "Study":
         """The same study with the law of a cycle given as an object, in place of ``cluster``'s texts.

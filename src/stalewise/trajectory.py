@@ -1,5 +1,6 @@
 """A trajectory: what every engine returns. JSON in and out, strictly valid, null for what does not exist."""
 
+import itertools
 import json
 import math
 import os
@@ -119,6 +120,15 @@ class Trajectory(_Part):
     status: str
     notes: list[str] = []
 
+    @field_validator("time")
+    @classmethod
+    def _rising(cls, value: list[float]) -> list[float]:
+        if not value or not all(math.isfinite(t) for t in value):
+            raise ValueError("time must have one finite value or more")
+        if any(later < earlier for earlier, later in itertools.pairwise(value)):
+            raise ValueError("time must not fall")
+        return value
+
     @field_validator("updates", "loss", "loss_low", "loss_high")
     @classmethod
     def _same_length(cls, value: list[float] | None, info) -> list[float] | None:
@@ -171,30 +181,49 @@ def settling_time(time: ArrayLike, loss: ArrayLike, target: float) -> float | No
 def load_trajectory(path: str | Path) -> Trajectory:
     """Read a trajectory from a JSON file.
 
+    Args:
+        path: What `predict`, `simulate` or `train` wrote.
+
     Raises:
         InputError: The file is missing or is not a trajectory.
     """
     path = Path(path)
-    data = load_json(path, "trajectory file")
+    return _trajectory(load_json(path, "trajectory file"), path.name)
+
+
+def parse_trajectory(text: str, *, source: str = "trajectory") -> Trajectory:
+    """Read a trajectory from JSON text. See `load_trajectory`."""
+    return _trajectory(_parse_json(text, "trajectory", source), source)
+
+
+def _trajectory(data: Any, source: str) -> Trajectory:
     try:
         return Trajectory.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "it"
-        raise InputError(f"trajectory file: {path.name}: {place}: {first['msg'].lower()}") from None
+        raise InputError(f"trajectory file: {source}: {place}: {first['msg'].lower()}") from None
 
 
 def load_json(path: str | Path, what: str) -> Any:
     """Read a JSON file; ``what`` names it in the error."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{what}: {str(path)!r} does not exist") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what}: {path.name} is not JSON: it is not text") from None
     except OSError as error:
         raise InputError(f"{what}: cannot read {str(path)!r}: {error.strerror}") from None
+    return _parse_json(text, what, path.name)
+
+
+def _parse_json(text: str, what: str, source: str) -> Any:
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what}: {path.name} is not JSON: {error}") from None
+        raise InputError(f"{what}: {source} is not JSON: {error}") from None
 
 
 def to_json(value: Any) -> str:

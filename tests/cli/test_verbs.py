@@ -10,6 +10,7 @@ from stalewise.cli.main import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUADRATIC = str(EXAMPLES / "quadratic.toml")
+DIGITS = str(EXAMPLES / "digits.toml")
 TRACE = str(EXAMPLES / "pai_job_1.csv")
 
 
@@ -84,6 +85,73 @@ def test_wrong_input_is_one_line(argv, said, capsys, tmp_path, monkeypatch):
     assert len(printed.err.strip().splitlines()) == 1
     assert printed.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["fit", "measure", "limit", "predict", "simulate", "train", "plan"])
+def test_negative_seed_is_refused(verb, capsys):
+    """By every verb, before it starts."""
+    question = {"fit": TRACE, "measure": DIGITS, "train": DIGITS}.get(verb, QUADRATIC)
+    assert run([verb, question, "--seed", "-1"]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
+def test_a_dash_is_no_folder(capsys, tmp_path, monkeypatch):
+    """--out takes a folder, and - is none."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["predict", QUADRATIC, "--out", "-"]) == 2
+    assert "--out: needs a folder, got '-'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_reads_standard_input_and_tells_different_studies(capsys, monkeypatch, tmp_path):
+    """One trajectory from -; a note where the questions differ."""
+    assert run(["predict", QUADRATIC, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert run(["predict", QUADRATIC, "--set", "cluster.workers=8", "--json"]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(capsys.readouterr().out))
+    assert run(["compare", str(tmp_path / "predict.json"), "-"]) == 0
+    assert "different studies: cluster.workers 16 and 8" in capsys.readouterr().out
+
+
+def test_compare_needs_two(capsys):
+    """One trajectory is nothing to compare."""
+    assert run(["compare", QUADRATIC]) == 2
+    assert "SECOND" in capsys.readouterr().err
+
+
+def test_copied_traces_keep_apart(tmp_path, capsys):
+    """Two traces of one name, and a file that stands in the way: all kept, and the copied study says the same."""
+    for name, delay in (("a", 1), ("b", 3)):
+        (tmp_path / name).mkdir()
+        rows = "".join(f"w,{i * delay},{(i + 1) * delay}\n" for i in range(20))
+        (tmp_path / name / "log.csv").write_text("worker,start,end\n" + rows)
+    study = tmp_path / "s.toml"
+    laws = "compute = 'empirical(\"a/log.csv\") + constant(0.5)'\nupload = 'empirical(\"b/log.csv\")'"
+    study.write_text(Path(QUADRATIC).read_text().replace('compute = "gamma(mean=1.0, shape=4)"', laws))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "log.csv").write_text("mine")
+    assert run(["predict", str(study), "--set", "cluster.workers=2", "--json", "--out", str(out)]) == 0
+    first = strict(capsys.readouterr().out)
+    assert (out / "log.csv").read_text() == "mine"
+    assert sorted(file.name for file in out.glob("log*")) == ["log-2.csv", "log-3.csv", "log.csv"]
+    assert run(["predict", str(out / "study.toml"), "--json", "--out", str(out)]) == 0
+    assert strict(capsys.readouterr().out)["time_to_target"] == first["time_to_target"]
+    assert first["delay"]["mean"] == pytest.approx(4.5)
+
+
+def test_train_spares_the_trace_it_reads(tmp_path, capsys):
+    """The run would write trace.csv over its own input: refused; a copied trace never takes that name."""
+    trace = Path(TRACE).read_text()
+    (tmp_path / "trace.csv").write_text(trace)
+    study = tmp_path / "s.toml"
+    study.write_text(Path(DIGITS).read_text().replace("pai_job_1.csv", "trace.csv"))
+    assert run(["train", str(study), "--set", "schedule.learning_rate=0.03", "--out", str(tmp_path)]) == 2
+    assert "the study reads" in capsys.readouterr().err
+    assert (tmp_path / "trace.csv").read_text() == trace
+    assert run(["train", str(study), "--set", "schedule.learning_rate=0.03", "--time-limit", "-1", "--out",
+                str(tmp_path / "new")]) == 2  # fmt: skip
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

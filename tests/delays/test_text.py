@@ -65,6 +65,9 @@ def test_measured_laws_read_their_file(tmp_path):
     total = parse_delay('trace("log.csv") + constant(1)', folder=tmp_path)
     assert total.mean == pytest.approx(3.0)
     assert np.asarray(total.cdf([2.0, 4.0])) == pytest.approx([1 / 3, 1.0])
+    (tmp_path / "log.csv").write_text("worker,start,end\na,0,1\nb,0,2\na,1,3\n")
+    assert parse_delay(str(replay), folder=tmp_path) != replay
+    assert parse_delay(str(pooled), folder=tmp_path) != pooled
 
 
 @pytest.mark.parametrize(

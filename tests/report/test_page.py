@@ -61,6 +61,34 @@ def test_files_are_escaped(folder):
     assert HOSTILE not in write_report(folder).read_text()
 
 
+@pytest.mark.parametrize("name", ["plan", "fit", "chart"])
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "3", '{"reasons": 3}'])
+def test_documents_of_the_wrong_kind(folder, name, text):
+    """Empty, or not an object, or not what stalewise writes: one line, and the page stays as it was."""
+    page = write_report(folder).read_text()
+    (folder / f"{name}.json").write_text(text)
+    with pytest.raises(InputError, match="not what stalewise writes"):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == page
+
+
+def test_a_study_without_a_target(folder):
+    """A trajectory whose study was damaged."""
+    answer = json.loads((folder / "predict.json").read_text())
+    answer["study"]["target"] = None
+    (folder / "predict.json").write_text(json.dumps(answer))
+    with pytest.raises(InputError, match="not what stalewise writes"):
+        write_report(folder)
+
+
+def test_answers_to_different_studies_are_told(folder, tmp_path):
+    """The page and compare say which field differs."""
+    changed = ["simulate", str(tmp_path / "a.toml"), "--seeds", "4", "--set", "schedule.learning_rate=0.2"]
+    assert run([*changed, "--out", str(folder)]) == 0
+    told = "predict and simulate answer different studies: schedule.learning_rate 0.1 and 0.2"
+    assert told in write_report(folder).read_text()
+
+
 def test_bad_folders(tmp_path):
     """Empty, broken, and foreign files are refused in one line, and no page is written."""
     with pytest.raises(InputError, match="holds no answer"):

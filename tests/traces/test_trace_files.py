@@ -70,6 +70,19 @@ def test_staleness_is_known_only_where_both_versions_are(tmp_path):
         ("worker,start,end\na,0,inf\n", r"end must be a finite number, got 'inf'"),
         ("worker,start,end\na,0,9\na,2,1\n", r"end must be later than its start, 2 s, got 1 in data row 2"),
         ("worker,start,end\na,1,1\n", r"end must be later than its start"),
+        ("worker,start,start\na,0,1\n", r"column 'start' stands twice in the header"),
+        (
+            "worker,start,end,pulled_version,applied_version\na,0,1,1.5,2\n",
+            r"pulled_version must be a whole number, 0 or more, got 1.5 in data row 1",
+        ),
+        (
+            "worker,start,end,pulled_version,applied_version\na,0,1,-1,2\n",
+            r"pulled_version must be a whole number, 0 or more, got -1 in data row 1",
+        ),
+        (
+            "worker,start,end,pulled_version,applied_version\na,0,1,1,inf\n",
+            r"applied_version must be a whole number, 0 or more, got inf in data row 1",
+        ),
         ("worker,start,end\n ,0,1\n", r"worker must be named, got a blank in data row 1"),
         ("worker,start,end,compute\na,0,1,x\n", r"compute must be a number, got 'x' in data row 1"),
         (
@@ -120,7 +133,8 @@ def test_what_the_writer_writes_reads_back_exactly(tmp_path):
     with TraceWriter(tmp_path / "out.csv") as writer:
         for row in rows:
             writer.write(**row)
-        unfinished = read_trace(tmp_path / "out.csv")
+        unfinished = read_trace(tmp_path / "out.csv.partial")
+    assert [file.name for file in tmp_path.iterdir()] == ["out.csv"]
     trace = read_trace(tmp_path / "out.csv")
     assert len(unfinished) == len(trace) == 50
     assert (trace.start == start).all() and (trace.end == start + 1e-6).all()
@@ -130,9 +144,20 @@ def test_what_the_writer_writes_reads_back_exactly(tmp_path):
 
 
 def test_writer_begins_with_the_header(tmp_path):
-    """A run killed before its first gradient leaves the header and nothing else."""
-    TraceWriter(tmp_path / "out.csv").close()
-    assert (tmp_path / "out.csv").read_text().strip() == ",".join(COLUMNS)
+    """A run killed before its first gradient leaves a header, and what stood there before."""
+    (tmp_path / "out.csv").write_text("precious")
+    with pytest.raises(KeyboardInterrupt), TraceWriter(tmp_path / "out.csv"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "out.csv.partial").read_text().strip() == ",".join(COLUMNS)
+    assert (tmp_path / "out.csv").read_text() == "precious"
+
+
+def test_writer_refuses_what_it_cannot_write(tmp_path):
+    """A folder in the file's place, a file in the folder's place."""
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "out.csv"):
+        with pytest.raises(InputError, match="cannot write"):
+            TraceWriter(path)
 
 
 def test_production_job_has_its_published_numbers():

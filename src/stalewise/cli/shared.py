@@ -1,6 +1,8 @@
 """What every verb shares: its options, reading a study, progress, writing into a folder, printing."""
 
 import contextlib
+import filecmp
+import itertools
 import shutil
 import sys
 import tempfile
@@ -14,16 +16,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from stalewise.errors import InputError
 from stalewise.study import Study, load_study, parse_study
-from stalewise.trajectory import to_json, write_atomically
+from stalewise.trajectory import Trajectory, load_trajectory, parse_trajectory, to_json, write_atomically
 
 STDIN = "<standard input>"  # what a lone - becomes: Cyclopts takes a dash for an option
+
+TRACE = "trace.csv"  # what `train` writes; a copied trace gets another name
 
 Json = Annotated[bool, cyclopts.Parameter(name="--json", negative="", help="Print one JSON document and nothing else.")]
 Set = Annotated[
     list[str] | None,
     cyclopts.Parameter(name="--set", help="Override a field: --set schedule.learning_rate=0.1 (repeatable)."),
 ]
-Seed = Annotated[int, cyclopts.Parameter(name="--seed", help="Root of all random numbers.")]
+Seed = Annotated[
+    int,
+    cyclopts.Parameter(name="--seed", help="Root of all random numbers.", validator=cyclopts.validators.Number(gte=0)),
+]
 Out = Annotated[
     Path | None, cyclopts.Parameter(name="--out", help="Folder to write the answer into, for `stalewise report`.")
 ]
@@ -34,6 +41,13 @@ def read_study(path: str, overrides: list[str] | None) -> Study:
     if path == STDIN:
         return parse_study(sys.stdin.read(), overrides=overrides or [], source="standard input")
     return load_study(path, overrides=overrides or [])
+
+
+def read_trajectory(path: str) -> Trajectory:
+    """A trajectory from a file, or from standard input for ``-``."""
+    if path == STDIN:
+        return parse_trajectory(sys.stdin.read(), source="standard input")
+    return load_trajectory(path)
 
 
 @contextlib.contextmanager
@@ -69,26 +83,35 @@ def write_answer(folder: Path | None, files: dict[str, str]) -> None:
 
 def make_folder(folder: Path) -> None:
     """Create a folder; an error if that cannot be."""
+    if str(folder) == STDIN:
+        raise InputError("--out: needs a folder, got '-'")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out: cannot use {str(folder)!r} as a folder: {error.strerror}") from None
 
 
-def study_toml(study: Study, folder: Path | None) -> str:
-    """The study as TOML that works from ``folder``: trace files it names are copied there, under their plain names."""
-    data = study.as_dict()
-    if folder is None:
+def study_toml(study: Study, folder: Path) -> str:
+    """The study as TOML that works from ``folder``: trace files it names are copied there, over no other file."""
+    sources = study.cluster.sources
+    if not sources:
         return study.to_toml()
-    for part in ("compute", "download", "upload"):
-        text = data["cluster"].get(part)
-        for name in study.cluster.files(part) if text else ():
-            make_folder(folder)
-            source, copy = study.cluster.folder / name, folder / Path(name).name
-            if source.resolve() != copy.resolve():
-                shutil.copyfile(source, copy)
-            data["cluster"][part] = text = text.replace(name, copy.name)
-    return Study.model_validate(data, context={"folder": folder}).to_toml()
+    make_folder(folder)
+    return study.with_sources({name: _copy(path, folder) for name, path in sources.items()}, folder).to_toml()
+
+
+def _copy(source: Path, folder: Path) -> str:
+    """Copy a file into a folder, under its own name or the first of name-2, name-3, ... that is free; the name."""
+    for number in itertools.count(1):
+        copy = folder / (source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
+        if copy.is_file() and filecmp.cmp(source, copy, shallow=False) and copy.name != TRACE:
+            return copy.name
+        if not copy.exists() and copy.name != TRACE:
+            temporary = copy.with_name(f".{copy.name}.partial")
+            shutil.copyfile(source, temporary)
+            temporary.replace(copy)
+            return copy.name
+    raise AssertionError("unreachable")
 
 
 def say(json: bool, answer: Any, lines: list[str]) -> None:

@@ -4,18 +4,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stalewise.cli.shared import (
+    TRACE,
     Json,
     Out,
     Seed,
     Set,
     progress_bar,
     read_study,
+    read_trajectory,
     say,
     study_toml,
     trace_file,
     write_answer,
 )
-from stalewise.trajectory import Trajectory, load_trajectory, to_json
+from stalewise.trajectory import Trajectory, to_json
 
 
 def fit(trace: str, /, *, unit: str | None = None, json: Json = False, seed: Seed = 0, out: Out = None) -> None:
@@ -162,15 +164,11 @@ def train(
         compute: inject: sleep out delays drawn from the study's cluster; real: as fast as gradients come.
         time_limit: Stop after this many seconds at the latest.
     """
-    from stalewise.cli.shared import make_folder
     from stalewise.prediction import advise
     from stalewise.training import train as run
 
     question = read_study(study, set_)
-    _ = question.policy, question.learning_rate
-    if out is not None and not question.workload.is_quadratic:
-        make_folder(out)
-    trace = out / "trace.csv" if out is not None and not question.workload.is_quadratic else None
+    trace = None if out is None else out / TRACE
     with progress_bar("train") as progress:
         answer = run(question, seed=seed, compute=compute, time_limit=time_limit, trace_path=trace, progress=progress)
         answer = answer.with_note(advise(question, answer, seed=seed))
@@ -206,19 +204,19 @@ def plan(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0,
     return answer.checked.diverges
 
 
-def compare(first: Path, second: Path, /, *more: Path, json: Json = False) -> None:
+def compare(first: str, second: str, /, *more: str, json: Json = False) -> None:
     """Set trajectories (JSON files of predict, simulate, train) side by side.
 
     Example: stalewise compare runs/demo/predict.json runs/demo/simulate.json runs/demo/train.json
 
     Args:
-        first: A trajectory; ratios are to this one.
+        first: A trajectory; ratios are to this one. One of them may be -, standard input.
         second: Another.
         more: Any further ones.
     """
     from stalewise.prediction import compare as run
 
-    answer = run([load_trajectory(path) for path in (first, second, *more)])
+    answer = run([read_trajectory(path) for path in (first, second, *more)])
     say(json, answer.as_dict(), answer.lines())
 
 

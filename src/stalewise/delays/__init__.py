@@ -13,7 +13,7 @@ from stalewise.delays.laws import (
     Sum,
     Uniform,
 )
-from stalewise.delays.text import parse_delay
+from stalewise.delays.text import files_of, parse_delay, rename_files
 
 __all__ = [
     "AbstractDelay",
@@ -27,6 +27,8 @@ __all__ = [
     "ShiftedExponential",
     "Sum",
     "Uniform",
+    "files_of",
     "fit_delay",
     "parse_delay",
+    "rename_files",
 ]

@@ -6,6 +6,7 @@ used for what SciPy has; transforms are closed forms where there is one.
 """
 
 import functools
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -323,6 +324,21 @@ class AbstractSampled(AbstractDelay):
     def values(self) -> Array:
         """Sorted sample, shape (n,) [s]."""
 
+    @functools.cached_property
+    def _identity(self) -> tuple[str, bytes]:
+        """The text form, and a digest of the samples in their order."""
+        digest = hashlib.blake2b()
+        for component in self.components():
+            for sequence in component.sequences:
+                digest.update(len(sequence).to_bytes(8, "little") + np.ascontiguousarray(sequence).tobytes())
+        return str(self), digest.digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AbstractSampled) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
     @property
     def mean(self) -> float:
         return float(self.values.mean())
@@ -364,11 +380,11 @@ class AbstractSampled(AbstractDelay):
         return np.concatenate([middle - spread, middle + spread]), np.tile(counts / (2.0 * len(values)), 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Empirical(AbstractSampled):
     """Independent draws from measured delays, pooled over workers. ``source`` is what the text form names."""
 
-    sample_values: Array = field(repr=False, compare=False)
+    sample_values: Array = field(repr=False)
     source: str = "sample"
 
     def __post_init__(self) -> None:
@@ -388,7 +404,7 @@ class Empirical(AbstractSampled):
         return (Component(Kind.EMPIRICAL, sequences=(self.values,)),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replay(AbstractSampled):
     """Measured delays replayed in order, per worker: keeps autocorrelation and differences between workers.
 
@@ -397,7 +413,7 @@ class Replay(AbstractSampled):
     more gradients counts for more.
     """
 
-    sequences: tuple[Array, ...] = field(repr=False, compare=False)
+    sequences: tuple[Array, ...] = field(repr=False)
     source: str = "trace"
 
     def __post_init__(self) -> None:

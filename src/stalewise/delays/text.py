@@ -57,6 +57,25 @@ def parse_delay(text: str, *, folder: str | Path = ".") -> AbstractDelay:
         raise InputError(f"delay law: too many parts in {text[:40]!r}...") from None
 
 
+def files_of(text: str) -> list[str]:
+    """Files that a law's text names."""
+    return [ast.literal_eval(node) for node in _file_nodes(ast.parse(text.strip(), mode="eval"))]
+
+
+def rename_files(text: str, names: dict[str, str]) -> str:
+    """A law's text with its files renamed."""
+    tree = ast.parse(text.strip(), mode="eval")
+    for node in _file_nodes(tree):
+        node.value = names.get(ast.literal_eval(node), node.value)
+    return ast.unparse(tree)
+
+
+def _file_nodes(tree: ast.AST) -> list[ast.Constant]:
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    named = [(n.args or [k.value for k in n.keywords])[0] for n in calls if n.func.id in _FILES]  # type: ignore[union-attr]
+    return [node for node in named if isinstance(node, ast.Constant)]
+
+
 def _law(node: ast.expr, text: str, folder: Path) -> AbstractDelay:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _law(node.left, text, folder) + _law(node.right, text, folder)

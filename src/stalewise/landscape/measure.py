@@ -50,6 +50,7 @@ def measure(kind: str, *, batch_size: int = 32, batches: int = 200, seed: int = 
         seed: Of the first parameters and the batches.
     """
     checks.at_least("batches", batches, 2)
+    checks.at_least("seed", seed, 0)
     network = load_network(kind)
     parameters = network.start(seed)
     gradients, seconds = [], []

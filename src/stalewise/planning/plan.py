@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stalewise import checks
 from stalewise.planning.networks import search_network
 from stalewise.planning.quadratics import search_quadratic
 from stalewise.planning.search import Found
@@ -63,6 +64,7 @@ def plan(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Pl
     Returns:
         The plan. If no schedule reaches the target it is still an answer: the closest one, and why.
     """
+    checks.at_least("seed", seed, 0)
     say = progress or (lambda _fraction, _message: None)
     search = search_quadratic if study.workload.is_quadratic else search_network
     found = search(study, seed, lambda share, message: say(0.6 * share, message))

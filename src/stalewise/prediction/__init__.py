@@ -1,7 +1,7 @@
 """Studies answered by mathematics, and for networks by a cheap pilot."""
 
 from stalewise.prediction.advice import advise
-from stalewise.prediction.compare import Comparison, compare
+from stalewise.prediction.compare import Comparison, compare, differences
 from stalewise.prediction.engine import predict
 from stalewise.prediction.limit import Limit, limit, stability_chart, stiffest
 from stalewise.prediction.pilot import predict_network
@@ -12,6 +12,7 @@ __all__ = [
     "Limit",
     "advise",
     "compare",
+    "differences",
     "limit",
     "predict",
     "predict_network",

@@ -16,10 +16,11 @@ class Comparison:
 
     names: list[str]
     rows: list[dict[str, Any]]
+    notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values: ``names``, and ``rows`` of {quantity, unit, values, ratios}."""
-        return {"names": self.names, "rows": self.rows}
+        """Plain values: ``names``, ``rows`` of {quantity, unit, values, ratios}, ``notes``."""
+        return {"names": self.names, "rows": self.rows, "notes": self.notes}
 
     def lines(self) -> list[str]:
         """The table as text."""
@@ -31,7 +32,7 @@ class Comparison:
             cells = "".join(f"{'-' if v is None else f'{v:.4g}':>{width}}" for v in row["values"])
             ratios = "  ".join("" if r is None else f"x{r:.3f}" for r in row["ratios"][1:])
             body.append(f"{label:<28}{cells}   {ratios}".rstrip())
-        return [head, *body]
+        return [head, *body, *(["", *(f"note: {note}" for note in self.notes)] if self.notes else [])]
 
 
 def compare(trajectories: Sequence[Trajectory], names: Sequence[str] | None = None) -> Comparison:
@@ -61,7 +62,29 @@ def compare(trajectories: Sequence[Trajectory], names: Sequence[str] | None = No
     for share in (0.25, 0.5, 1.0):
         at = share * end
         rows.append(_row(f"loss at {at:.4g} s", "", [float(np.interp(at, t.time, t.loss)) for t in trajectories]))
-    return Comparison(labels, rows)
+    return Comparison(labels, rows, differences(trajectories, labels))
+
+
+def differences(trajectories: Sequence[Trajectory], names: Sequence[str]) -> list[str]:
+    """Where the studies behind trajectories are not the first one's, a sentence each."""
+    notes = []
+    for name, other in zip(names[1:], trajectories[1:], strict=True):
+        first, second = _fields(trajectories[0].study), _fields(other.study)
+        changed = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+        if changed:
+            shown = "; ".join(f"{key} {_short(first.get(key))} and {_short(second.get(key))}" for key in changed[:3])
+            notes.append(f"{names[0]} and {name} answer different studies: {shown}")
+    return notes
+
+
+def _fields(study: dict[str, Any]) -> dict[str, Any]:
+    sections = {key: value for key, value in study.items() if isinstance(value, dict)}
+    return {f"{section}.{key}": value for section, fields in sections.items() for key, value in fields.items()}
+
+
+def _short(value: Any) -> str:
+    text = "not given" if value is None else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _row(quantity: str, unit: str, values: list[float | None]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from stalewise import checks
 from stalewise.dynamics import StepLimit, step_limit
 from stalewise.landscape import curvature_at_start
 from stalewise.staleness import arrivals
@@ -47,6 +48,7 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
     Returns:
         Limits of the mean and of the mean square; the mean square is the one to trust.
     """
+    checks.at_least("seed", seed, 0)
     study = _with_policy(study)
     curvature, notes = stiffest(study)
     found = steps_of(study, study.active_workers, seed)

@@ -9,10 +9,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from stalewise.errors import InputError
+from stalewise.prediction import differences
 from stalewise.report import figures
 from stalewise.trajectory import load_json, load_trajectory, write_atomically
 
 ENGINES = ("predict", "simulate", "train")
+OTHERS = ("fit", "plan", "chart")
 ROWS = (
     ("time to target [s]", lambda t: t["time_to_target"]["mean"]),
     ("update rate [1/s]", lambda t: t["update_rate"]),
@@ -40,29 +42,31 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"report folder: {str(folder)!r} does not exist or is not a folder")
-    trajectories = {
-        e: load_trajectory(folder / f"{e}.json").model_dump() for e in ENGINES if (folder / f"{e}.json").exists()
-    }
-    other = {
-        n: load_json(folder / f"{n}.json", "report")
-        for n in ("fit", "plan", "chart")
-        if (folder / f"{n}.json").exists()
-    }
+    answers = {e: load_trajectory(folder / f"{e}.json") for e in ENGINES if (folder / f"{e}.json").exists()}
+    trajectories = {engine: answer.model_dump() for engine, answer in answers.items()}
+    other = {n: _document(folder / f"{n}.json") for n in OTHERS if (folder / f"{n}.json").exists()}
     if not trajectories and not other:
         raise InputError(f"report folder: {str(folder)!r} holds no answer; run a verb with --out {folder} first")
     page = folder / "report.html"
-    write_atomically(page, _render(folder, trajectories, other))
+    notes = differences(list(answers.values()), list(answers))
+    write_atomically(page, _render(folder, trajectories, other, notes))
     return page
 
 
-def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any]) -> str:
+def _document(path: Path) -> dict[str, Any]:
+    found = load_json(path, "report")
+    if not isinstance(found, dict) or not found:
+        raise InputError(f"report: {path.name} is not what stalewise writes, got {str(found)[:40]!r}")
+    return found
+
+
+def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any], notes: list[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stalewise.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    studies = [t["study"] for t in trajectories.values()]
-    target = studies[0].get("target", {}).get("loss") if studies else None
     drawn: dict[str, Markup] = {}
     try:
+        target = next((float(t["study"]["target"]["loss"]) for t in trajectories.values()), None)
         if trajectories:
             drawn["loss"] = _draw(figures.loss_figure(trajectories, target))
             drawn["staleness"] = _draw(figures.staleness_figure(trajectories))
@@ -79,6 +83,7 @@ def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any]) -
             chart=other.get("chart"),
             trajectories=trajectories,
             names=figures.NAMES,
+            notes=notes,
             rows=[(label, [_text(read(t)) for t in trajectories.values()]) for label, read in ROWS],
             study=_study_text(folder),
         )

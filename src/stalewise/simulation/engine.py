@@ -44,6 +44,7 @@ def simulate(
         Trajectory with engine "simulate": ``loss`` is the mean over seeds, ``loss_low`` and ``loss_high`` its 95 %
         interval, ``time_to_target`` the settling time of the mean with a bootstrap 95 % interval.
     """
+    checks.at_least("seed", seed, 0)
     if horizon is not None:
         checks.positive("horizon", horizon, "seconds")
     if study.workload.is_quadratic:

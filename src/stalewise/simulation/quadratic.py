@@ -12,6 +12,7 @@ from stalewise.simulation.kernel import run_async, run_sync
 from stalewise.study import Study
 
 Array = NDArray[np.float64]
+COUNTED = 1 << 18  # greater staleness is counted as this, unless four times the workers is more
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class Ensemble:
         return not np.isfinite(self.loss[:, -1]).all()
 
 
+def _added(counts: list[NDArray[np.int64]]) -> Array:
+    """Sum of arrays of unequal length, at least one long."""
+    total = np.zeros(max(1, *(len(c) for c in counts)))
+    for one in counts:
+        total[: len(one)] += one
+    return total
+
+
 def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
     """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
     law = study.cluster.delay()
@@ -54,7 +63,7 @@ def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensembl
     workers = study.active_workers
     bound = study.schedule.max_staleness
     is_sync = study.policy == "sync"
-    length = 64 * workers + 256 if bound is None else bound + 1
+    length = min(64 * workers + 256, max(4 * workers, COUNTED)) if bound is None else min(bound, COUNTED) + 1
 
     def run(child: np.random.SeedSequence):
         delay_rng, noise_rng = (np.random.default_rng(s) for s in child.spawn(2))
@@ -69,7 +78,7 @@ def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensembl
         if reached < len(time):
             loss[reached - 1 :] = np.inf
             updates[reached:] = updates[reached - 1]
-        return loss, updates, counts, done
+        return loss, updates, np.trim_zeros(counts, "b"), done
 
     children = np.random.SeedSequence(seed).spawn(seeds)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -79,7 +88,7 @@ def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensembl
         time=time,
         loss=np.array([loss for loss, *_ in results]),
         updates=np.array([updates for _, updates, *_ in results]),
-        counts=np.sum([counts for _, _, counts, _ in results], axis=0).astype(float),
+        counts=_added([counts for _, _, counts, _ in results]),
         largest=int(ends[:, 4].max()),
         applied=int(ends[:, 0].sum()),
         dropped=int(ends[:, 1].sum()),

@@ -110,8 +110,8 @@ def mixed_poisson(delay: AbstractDelay, workers: int) -> StalenessLaw:
 
 def law_from_counts(counts: ArrayLike, method: str) -> StalenessLaw:
     """The law of what was counted: ``counts[k]`` gradients had staleness k."""
-    counts = np.trim_zeros(np.asarray(counts, float), "b")
-    return StalenessLaw(counts / counts.sum(), method)
+    kept = np.asarray(np.trim_zeros(np.asarray(counts, float), "b"))
+    return StalenessLaw(kept / kept.sum(), method)
 
 
 def _point(value: int) -> Array:

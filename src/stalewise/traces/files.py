@@ -55,6 +55,9 @@ def _parse(rows: Iterable[list[str]], source: str, unit: str | None) -> Trace:
         raise InputError(f"{source}: the file is empty; a trace starts with a header such as worker,start,end")
     if unit is not None:
         checks.one_of("unit", unit, UNITS)
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{source}: column {twice[:40]!r} stands twice in the header")
     body = [row for row in rows if row]
     for number, row in enumerate(body, start=1):
         if len(row) != len(header):
@@ -135,10 +138,24 @@ def _numbers(columns: dict[str, list[str]], name: str, source: str, *, blank: bo
 
 
 class TraceWriter:
-    """Writes a trace row by row, flushed as it grows, so that a killed run leaves a readable file."""
+    """Writes a trace row by row into ``path.partial``, flushed as it grows; `finish` gives it its name.
+
+    A run that is killed leaves the partial file, which reads like a whole one, and what stood at ``path`` before.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self._file: IO[str] = Path(path).open("w", newline="", encoding="utf-8")  # noqa: SIM115
+        self._path = Path(path)
+        self.partial = self._path.with_name(self._path.name + ".partial")
+        try:
+            if self._path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = self.partial.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"trace file: cannot write {str(path)!r}: {error.strerror}") from None
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
         self._file.flush()
@@ -148,15 +165,19 @@ class TraceWriter:
         self._writer.writerow([_text(values.get(name, "")) for name in COLUMNS])
         self._file.flush()
 
-    def close(self) -> None:
-        """Close the file."""
+    def finish(self) -> None:
+        """Close the file and put it in place, whole."""
         self._file.close()
+        self.partial.replace(self._path)
 
     def __enter__(self) -> "TraceWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self._file.close()
 
 
 def _text(value: float | str) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stalewise.errors import InputError
 
+MOST_VERSION = 2.0**53  # whole numbers beyond it are not told apart
 COLUMNS = ("worker", "start", "end", "pulled_version", "applied_version", "compute", "download", "upload", "grad_norm")
 
 
@@ -44,6 +45,12 @@ class Trace:
         if wrong.any():
             row = int(np.argmax(wrong))
             self._refuse("end", self.end, row, f"later than its start, {self.start[row]:g} s")
+        for name in ("pulled_version", "applied_version"):
+            versions = self.optional.get(name, np.zeros(0))
+            with np.errstate(invalid="ignore"):
+                wrong = ~np.isnan(versions) & ~((versions >= 0) & (versions < MOST_VERSION) & (versions % 1.0 == 0))
+            if wrong.any():
+                self._refuse(name, versions, int(np.argmax(wrong)), "a whole number, 0 or more")
         ages = self._ages
         if ages is not None and (ages < 0).any():
             row = int(np.argmax(ages < 0))

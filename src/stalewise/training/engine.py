@@ -44,7 +44,7 @@ def train(
         seed: Of the first parameters, the batches and the injected delays: the same as in virtual time.
         compute: "inject": workers compute, then sleep out a delay drawn from ``cluster``, so that one laptop plays a
             whole cluster. "real": gradients take as long as they take, one process a worker.
-        trace_path: Where to write one row a gradient, growing while it runs.
+        trace_path: Where to write one row a gradient: under this name with ``.partial`` while it runs.
         time_limit: Stop here at the latest [s]; default ``target.time_limit``, else 2000 mean cycles.
         progress: Called with the fraction done and a message.
 
@@ -53,7 +53,7 @@ def train(
         took (and 5 mean cycles), at the time limit, or when it blows up.
 
     Raises:
-        InputError: The study is a quadratic.
+        InputError: The study is a quadratic; the trace cannot be written, or the study reads that very file.
         NotConvergedError: Worker processes kept dying.
     """
     if study.workload.is_quadratic:
@@ -61,15 +61,18 @@ def train(
     checks.one_of("compute", compute, ("inject", "real"))
     if time_limit is not None:
         checks.positive("time_limit", time_limit, "seconds")
+    checks.at_least("seed", seed, 0)
     study.server()
     assert study.learning_rate > 0
+    if trace_path is not None and Path(trace_path).resolve() in {p.resolve() for p in study.cluster.sources.values()}:
+        raise InputError(f"trace_path: the study reads {str(trace_path)!r}, which the run would replace")
     network = load_network(study.workload.kind)
     with ExitStack() as stack:
+        writer = stack.enter_context(TraceWriter(trace_path)) if trace_path else None
         ray = stack.enter_context(local_ray())
         if progress:
             progress(0.0, "starting workers")
         fleet = Fleet(ray, study, real=compute == "real")
-        writer = stack.enter_context(TraceWriter(trace_path)) if trace_path else None
         run = _Run(study, network, fleet, seed, inject=compute == "inject", writer=writer)
         limit = time_limit or study.target.time_limit or MOST_CYCLES * run.cycle
         run.until_done(limit, progress)
@@ -155,9 +158,10 @@ class _Run:
                     taken = [self._gradients.pop(one.worker) for one in contributions]
                     for one, (_, outcome) in zip(contributions, taken, strict=True):
                         self._staleness[one.staleness] += 1
-                        self._ages.append(outcome.finished.ended - outcome.pulled)  # type: ignore[union-attr]
                         self._write(outcome, applied=version - 1, pulled=version - 1 - one.staleness)
                     gradients = [gradient for gradient, _ in taken]
+                    now = time.monotonic()
+                    self._ages += [now - outcome.pulled for _, outcome in taken]
                     self._parameters = take_step(self._parameters, gradients, self._study.learning_rate)
 
     def _delay(self, worker: int, first: bool) -> float | None:
