@@ -32,6 +32,27 @@ def test_time_to_target_with_gradient_noise(law):
     assert said.time_to_target.mean == pytest.approx(seen.time_to_target.mean, rel=0.05)
 
 
+def test_a_thousand_workers():
+    """Counted in blocks of four updates: time to target within 1 % of simulation, floor within 10 % (16 seeds)."""
+    study = quadratic("gamma(1, 4)", 1000, 1e-3)
+    said, seen = predict(study), simulate(study, seeds=4)
+    assert said.time_to_target.mean == pytest.approx(seen.time_to_target.mean, rel=0.01)
+    assert said.updates[-1] == pytest.approx(1000 * said.time[-1], rel=0.03)
+    noisy = quadratic("gamma(1, 4)", 1000, 1e-3, noise=1.0)
+    held = simulate(noisy, seeds=16, horizon=200.0).loss[400:]
+    assert predict(noisy).noise_floor == pytest.approx(sum(held) / len(held), rel=0.1)
+
+
+@pytest.mark.parametrize("law", ["gamma(1, 0.01)", "lognormal(1, 10)"])
+def test_delays_of_many_scales(law):
+    """No grid resolves them: staleness is counted in virtual time; the time to target within 20 % of simulation."""
+    study = quadratic(law, 8, 0.02)
+    said = predict(study)
+    assert "no formula for these delays" in " ".join(said.notes)
+    seen = simulate(study, seeds=400, horizon=said.time[-1])
+    assert said.time_to_target.mean == pytest.approx(seen.time_to_target.mean, rel=0.2)
+
+
 @pytest.mark.parametrize("law", ["constant(1)", "exponential(1)", "gamma(1, 4)", "lognormal(1, 1)"])
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_slow_modes_go_on_as_exponentials(law, noise, monkeypatch):

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, variance_factor
-from stalewise.staleness import Arrivals
+from stalewise.staleness import CONSTANT, Arrivals
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ def step_limit(arrivals: Arrivals) -> StepLimit:
         workers = round(law.mean) + 1
         limit = memoryless_step_limit(workers)
         return StepLimit(4.0 * workers - 2.0, limit, "exact: memoryless workers, closed moments")
-    if law.variance < 1e-12:
-        limit = constant_step_limit(round(law.mean) + 1)
+    if law.method == CONSTANT:
+        limit = arrivals.block * constant_step_limit(round((law.mean + 0.5) * arrivals.block + 0.5))
         return StepLimit(limit, limit, "exact: constant delays")
-    mean = mean_step_limit(law)
-    return StepLimit(mean, mean_square_step_limit(law, mean), "index equation, independent staleness (conservative)")
+    coarse = arrivals.coarse
+    mean = mean_step_limit(coarse.staleness)
+    square = mean_square_step_limit(coarse.staleness, mean, weight=1.0 / coarse.block)
+    block = coarse.block / arrivals.block
+    return StepLimit(mean / block, square / block, "index equation, independent staleness (conservative)")
 
 
 def constant_step_limit(workers: int) -> float:

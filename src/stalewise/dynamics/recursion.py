@@ -21,7 +21,6 @@ from stalewise.staleness import StalenessLaw
 
 Array = NDArray[np.float64]
 LONGEST_TRANSFORM = 1 << 22
-LONGEST_LAW = 100_000  # ages beyond this are counted in blocks
 SLOW = 0.1  # below this h (E K + 1), the response has one sharp peak, at zero frequency
 
 
@@ -159,7 +158,6 @@ def mean_step_limit(law: StalenessLaw) -> float:
     Crossings of the real axis are bracketed on a grid by the sign of :math:`\Im\{(w-1)\overline{wP(w)}\}` and
     polished. Where P is below 1e-9 the crossing would lie beyond h = 1e9 times :math:`|w - 1|`: none is looked for.
     """
-    law, scale = _coarser(law)[:2] if len(law.pmf) > LONGEST_LAW else (law, 1.0)
     length = 1 << math.ceil(math.log2(32 * len(law.pmf) + 256))
     angle = 2.0 * np.pi * np.arange(1, length // 2 + 1) / length
     w = np.exp(-1j * angle)
@@ -191,29 +189,11 @@ def mean_step_limit(law: StalenessLaw) -> float:
             best = value
         elif value > 4 * best:
             break
-    return best * scale
+    return best
 
 
-def _coarser(law: StalenessLaw) -> tuple[StalenessLaw, float, int]:
-    r"""A law counted in blocks of updates where ages are long, the factor from its h to the law's, and the block.
-
-    h scales as :math:`1/(E K + \frac12)` (exact for constant ages to second order); the jitter of ages averages out
-    over a block. For gamma(4) ages 0.2 % of the mean-square limit at 1,000 workers; for exponential ages, whose limit
-    lives on short times, it errs low: 3 % at 1,000 workers, 15 % at 10,000 (there the closed form is used).
-    """
-    block = int(law.mean // 200)
-    if block < 2:
-        return law, 1.0, 1
-    place, share = np.divmod(np.arange(len(law.pmf)) / block, 1.0)
-    place = place.astype(np.int64)
-    pmf = np.bincount(place, law.pmf * (1.0 - share), minlength=int(place[-1]) + 2)
-    pmf[1:] += np.bincount(place, law.pmf * share, minlength=int(place[-1]) + 1)
-    coarse = StalenessLaw(np.asarray(np.trim_zeros(pmf, "b"), np.float64), law.method)
-    return coarse, (coarse.mean + 0.5) / (law.mean + 0.5), block
-
-
-def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None) -> float:
-    r"""Largest h with :math:`h^2 (g_0 - g_1) < 1`: mean-square stable for independent staleness.
+def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None, *, weight: float = 1.0) -> float:
+    r"""Largest h with :math:`w h^2 (g_0 - g_1) < 1`: mean-square stable, for w = 1 with independent staleness.
 
     Exact for constant staleness (there it is the mean limit). In closed systems conservative: up to 16 % at 2
     workers, 7 % from 16 workers on.
@@ -221,15 +201,14 @@ def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None) -
     upper = mean_step_limit(law) if mean_limit is None else mean_limit
     if law.variance < 1e-12:
         return upper
-    law, scale, block = _coarser(law)
-    upper = min(upper / scale, 1e6)
+    upper = min(upper, 1e6)
 
     def excess(step: float) -> float:
         try:
             gain = noise_gain(step, law, tolerance=1e-5)
         except NotConvergedError:
             return math.inf
-        return step**2 * (gain.additive - gain.read) / block - 1.0
+        return weight * step**2 * (gain.additive - gain.read) - 1.0
 
     low, high = 0.0, 1.0
     while high > 1e-9 and (high >= 1.0 or excess(high * upper) > 0):
@@ -239,7 +218,7 @@ def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None) -
     while high - low > 1e-6 * high:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if excess(middle * upper) > 0 else (middle, high)
-    return low * upper * scale
+    return low * upper
 
 
 def decay_per_update(step: float, law: StalenessLaw) -> float:

@@ -9,7 +9,7 @@ from stalewise import checks
 from stalewise.dynamics import StepLimit, step_limit
 from stalewise.landscape import curvature_at_start
 from stalewise.staleness import arrivals
-from stalewise.study import Study
+from stalewise.study import MOST_WORKERS, Study
 
 CHARTED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
@@ -63,7 +63,7 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
             notes.append(
                 f"learning rate {rate:g} is past this limit; whether it trains all the same, `stalewise simulate` tells"
             )
-        most = max(4 * study.cluster.workers, 64)
+        most = min(max(4 * study.cluster.workers, 64), MOST_WORKERS)
         for name in ("mean", "mean_square"):
             workers[name] = _most_workers(study, name, rate * curvature, most, seed)
             if workers[name] is None:

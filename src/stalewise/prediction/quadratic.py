@@ -27,45 +27,49 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class Modes:
-    """Curvature modes of a study, equal curvatures taken together.
+    """Curvature modes of a study, equal curvatures taken together, as seen by one step of its arrivals.
 
     Attributes:
         curvature: Distinct eigenvalues, shape (modes,).
+        step: h = learning rate x curvature x updates counted as one, shape (modes,).
         noise: Variance of one step's noise in x, summed over equal curvatures, shape (modes,).
         square: Squared starting distance, summed likewise, shape (modes,).
     """
 
     curvature: Array
+    step: Array
     noise: Array
     square: Array
 
 
-def modes_of(study: Study, gradients_a_step: int) -> Modes:
-    """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients a step)."""
+def modes_of(study: Study, timing: Arrivals) -> Modes:
+    """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients a step) for each update."""
     eigenvalues, variance, start = study.workload.modes()
     curvature, which = np.unique(eigenvalues, return_inverse=True)
-    scale = study.learning_rate**2 / (study.batch_size * gradients_a_step)
+    scale = study.learning_rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block
+    step = study.learning_rate * curvature * timing.block
     noise = np.asarray(np.bincount(which, variance) * scale, np.float64)
-    return Modes(curvature, noise, np.asarray(np.bincount(which, start**2), np.float64))
+    return Modes(curvature, step, noise, np.asarray(np.bincount(which, start**2), np.float64))
 
 
 def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     """Predict a quadratic study; see `stalewise.prediction.predict`."""
-    timing = arrivals(study, seed=seed)
-    modes = modes_of(study, timing.gradients_a_step)
-    steps = study.learning_rate * modes.curvature
+    fine = arrivals(study, seed=seed)
+    timing = fine.coarse
+    modes = modes_of(study, timing)
+    steps = modes.step
     limit = step_limit(timing)
     mean_stable = bool(steps.max() < limit.mean)
     square_stable = bool(steps.max() < limit.mean_square)
-    floor = _floor(modes, steps, timing) if square_stable else math.inf
+    floor = _floor(modes, timing) if square_stable else math.inf
     rates = [decay_rate(h, timing) for h in steps] if mean_stable else [None]
     slowest = min((r for r in rates if r is not None), default=None)
-    curve = _curve(study, timing, modes, steps, floor, _weights(timing), study.target.time_limit or math.inf)
+    curve = _curve(study, timing, modes, floor, _weights(timing), study.target.time_limit or math.inf)
     reached = _reached(study, curve, floor) if square_stable else TargetTime()
     loss = curve.loss
     finite = np.isfinite(loss).all(axis=0) & (loss[0] < 1e12 * max(loss[0, 0], 1e-300))
     length = int(np.argmin(finite)) if not finite.all() else len(finite)
-    end = float(curve.updates[length - 1])
+    end = float(curve.updates[length - 1]) * timing.block
     applied = end * timing.gradients_a_step
     dropped = applied * (1.0 / timing.acceptance - 1.0)
     return Trajectory(
@@ -73,12 +77,12 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         study=study.as_dict(),
         seed=seed,
         time=curve.time[:length].tolist(),
-        updates=curve.updates[:length].tolist(),
+        updates=(curve.updates[:length] * timing.block).tolist(),
         loss=loss[0, :length].tolist(),
         loss_low=loss[1, :length].tolist() if len(loss) > 1 else None,
         loss_high=loss[2, :length].tolist() if len(loss) > 1 else None,
-        update_rate=timing.rate,
-        staleness=StalenessSummary.from_counts(timing.staleness.pmf),
+        update_rate=fine.rate,
+        staleness=StalenessSummary.from_counts(fine.staleness.pmf),
         delay=DelaySummary(mean=timing.delay_mean, cv=timing.delay_cv),
         gradients=Gradients(
             computed=applied + dropped + study.active_workers,
@@ -91,7 +95,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         decay_rate=slowest,
         noise_floor=floor if math.isfinite(floor) else None,
         time_to_target=reached,
-        status=_status(study, modes, limit.mean_square, floor, reached, float(curve.time[-1])),
+        status=_status(study, modes, limit.mean_square / timing.block, floor, reached, float(curve.time[-1])),
         notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}"],
     )
 
@@ -104,27 +108,27 @@ def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tu
         timing: Its arrivals, which do not depend on the learning rate.
         longest: Times beyond this need not be resolved [s].
     """
-    modes = modes_of(study, timing.gradients_a_step)
-    steps = study.learning_rate * modes.curvature
+    timing = timing.coarse
+    modes = modes_of(study, timing)
+    steps = modes.step
     if steps.max() >= step_limit(timing).mean_square:
         return math.inf, math.inf
-    floor = _floor(modes, steps, timing)
+    floor = _floor(modes, timing)
     if floor >= study.target.loss:
         return math.inf, floor
-    curve = _curve(study, timing, modes, steps, floor, _weights(timing)[:1], longest)
+    curve = _curve(study, timing, modes, floor, _weights(timing)[:1], longest)
     time = settling_time(curve.time, curve.loss[0], study.target.loss)
     return (math.inf if time is None else time), floor
 
 
 def noise_floor(study: Study, timing: Arrivals) -> float:
     """Mean loss of a quadratic study in the long run; infinite where it is not mean-square stable."""
-    modes = modes_of(study, timing.gradients_a_step)
-    return _floor(modes, study.learning_rate * modes.curvature, timing)
+    return _floor(modes_of(study, timing.coarse), timing.coarse)
 
 
-def _floor(modes: Modes, steps: Array, timing: Arrivals) -> float:
+def _floor(modes: Modes, timing: Arrivals) -> float:
     """Mean loss in the long run."""
-    variance = [stationary_variance(h, v, timing) for h, v in zip(steps, modes.noise, strict=True)]
+    variance = [stationary_variance(h, v, timing) for h, v in zip(modes.step, modes.noise, strict=True)]
     return float(0.5 * modes.curvature @ np.array(variance))
 
 
@@ -137,19 +141,17 @@ class _Curve:
     loss: Array
 
 
-def _curve(
-    study: Study, timing: Arrivals, modes: Modes, steps: Array, floor: float, weights: list[float], longest: float
-) -> _Curve:
+def _curve(study: Study, timing: Arrivals, modes: Modes, floor: float, weights: list[float], longest: float) -> _Curve:
     target = study.target.loss
     reachable = floor < target
     memory = len(timing.staleness.pmf)
-    slow = (6.0 if modes.noise.max() > 0 or not reachable else 2.0) / steps.min()
+    slow = (6.0 if modes.noise.max() > 0 or not reachable else 2.0) / modes.step.min()
     enough = int(min(max(1000.0 * (timing.staleness.mean + 1.0), 4 * memory, SOLVED_UPDATES), MOST_UPDATES))
     updates = int(min(max(8 * memory, slow, 64), enough))
     if not math.isfinite(floor):
         updates = int(min(max(40 * (timing.staleness.mean + 1), 64), MOST_UPDATES))
     while True:
-        solved = [_solve(modes, steps, timing, weight, updates) for weight in weights]
+        solved = [_solve(modes, timing, weight, updates) for weight in weights]
         index, table = np.arange(updates + 1.0), np.array([loss for loss, _ in solved])
         last = np.flatnonzero(~(table[0] <= target))
         resolved = len(last) == 0 or last[-1] < 0.6 * updates
@@ -172,8 +174,8 @@ def _curve(
 
 def _weights(timing: Arrivals) -> list[float]:
     """Estimate, then none and all of the staleness jitter as noise; one entry where the moments are exact."""
-    exact = timing.memoryless or timing.staleness.variance < 1e-12
-    return [timing.dispersion_weight] if exact else [timing.dispersion_weight, 0.0, 1.0]
+    exact = timing.memoryless or timing.delay_cv < 1e-9 or len(timing.staleness.pmf) == 1
+    return [timing.dispersion_weight] if exact else [timing.dispersion_weight, 0.0, 1.0 / timing.block]
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,11 @@ class _Tail:
         return self.level + self.excess * np.exp(-(self.rate if math.isfinite(self.rate) else 0.0) * further)
 
 
-def _solve(modes: Modes, steps: Array, timing: Arrivals, weight: float, updates: int) -> tuple[Array, list[_Tail]]:
+def _solve(modes: Modes, timing: Arrivals, weight: float, updates: int) -> tuple[Array, list[_Tail]]:
     """Mean loss after 0, 1, ..., ``updates`` updates, and how each mode goes on from there."""
     total, tails = np.zeros(updates + 1), []
     workers = round(timing.staleness.mean) + 1
-    for curvature, h, noise, square in zip(modes.curvature, steps, modes.noise, modes.square, strict=True):
+    for curvature, h, noise, square in zip(modes.curvature, modes.step, modes.noise, modes.square, strict=True):
         if timing.memoryless:
             second = memoryless_second_moment(h, noise, math.sqrt(square), workers, updates)
         else:

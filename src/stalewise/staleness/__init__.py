@@ -2,6 +2,7 @@
 
 from stalewise.staleness.arrivals import Arrivals, arrivals, longest_of
 from stalewise.staleness.law import (
+    CONSTANT,
     StalenessLaw,
     has_formula,
     is_exponential,
@@ -11,6 +12,7 @@ from stalewise.staleness.law import (
 )
 
 __all__ = [
+    "CONSTANT",
     "Arrivals",
     "StalenessLaw",
     "arrivals",

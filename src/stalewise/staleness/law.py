@@ -10,11 +10,14 @@ from scipy import stats
 
 from stalewise import checks
 from stalewise.delays import AbstractDelay, Replay, Sum
-from stalewise.staleness.renewal import equilibrium_counts, lattice
+from stalewise.staleness.renewal import TAIL, equilibrium_counts, lattice
 
 Array = NDArray[np.float64]
+CONSTANT = "exact: constant delays"
 SUMMED_EXACTLY = 64
 FINE = 2000  # grid times that are all kept
+WIDEST = 2.5
+LONGEST = 500.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +46,33 @@ class StalenessLaw:
         """Smallest k with P(K <= k) >= p."""
         return int(np.searchsorted(np.cumsum(self.pmf), p * (1 - 1e-12)))
 
+    def in_blocks(self, block: int) -> "StalenessLaw":
+        """The law of ages counted in blocks of updates, set so that age + 1/2 keeps its mean.
+
+        The delay of a recursion is its staleness and half an update; ages between two whole blocks are shared by them.
+        """
+        ages = np.maximum((np.arange(len(self.pmf)) + 0.5) / block - 0.5, 0.0)
+        place = ages.astype(np.int64)
+        share = ages - place
+        pmf = np.bincount(place, self.pmf * (1.0 - share), minlength=int(place[-1]) + 2)
+        pmf[1:] += np.bincount(place, self.pmf * share, minlength=int(place[-1]) + 1)
+        return StalenessLaw(np.asarray(np.trim_zeros(pmf, "b"), np.float64), self.method)
+
     def generating_function(self, z: ArrayLike) -> NDArray[np.complex128]:
         """E z^K at complex z, element by element."""
         return np.asarray(np.polynomial.polynomial.polyval(np.asarray(z, complex), self.pmf), complex)
 
 
 def has_formula(delay: AbstractDelay) -> bool:
-    """Whether workers with this law are independent renewal processes; a replayed trace is not."""
+    """Whether workers with this law are independent renewal processes that a grid resolves.
+
+    A replayed trace is none; a law of coefficient of variation above `WIDEST` or with delays `LONGEST` times the mean
+    spans too many scales for the grid.
+    """
     parts = delay.parts if isinstance(delay, Sum) else (delay,)
-    return not any(isinstance(part, Replay) for part in parts)
+    if any(isinstance(part, Replay) for part in parts):
+        return False
+    return delay.cv <= WIDEST and bool(delay.quantile(1.0 - TAIL) <= LONGEST * delay.mean)
 
 
 def is_exponential(delay: AbstractDelay) -> bool:
@@ -74,7 +95,7 @@ def staleness_law(delay: AbstractDelay, workers: int) -> StalenessLaw:
     """
     checks.at_least("workers", workers, 1)
     if workers == 1 or delay.cv < 1e-9:
-        return StalenessLaw(_point(workers - 1), "exact: constant delays")
+        return StalenessLaw(_point(workers - 1), CONSTANT)
     if is_exponential(delay):
         length = math.ceil(40 * workers)
         pmf = (1 - 1 / workers) ** np.arange(length) / workers
