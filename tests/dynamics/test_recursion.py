@@ -15,6 +15,7 @@ from stalewise.dynamics.recursion import (
     mean_square_step_limit,
     mean_step_limit,
     noise_gain,
+    reciprocal_series,
     zeros_inside,
 )
 from stalewise.staleness import arrivals, staleness_law
@@ -126,6 +127,15 @@ def test_noise_gain_of_slow_modes(law):
         gain = noise_gain(step, staleness)
         assert 2 * step * gain.additive == pytest.approx(1.0, abs=2 * step * 8)
         assert 2 * step * gain.read == pytest.approx(1.0, abs=20 * step * 8)
+
+
+@pytest.mark.parametrize("step", [1e-4, 0.03, 0.1])
+def test_long_recursions(step, monkeypatch):
+    """Newton's iteration on power series gives what the recursion gives, to rounding."""
+    coefficients = characteristic_coefficients(step, staleness_law(parse_delay("gamma(1, 4)"), 16).pmf)
+    plain = reciprocal_series(coefficients, 5000)
+    monkeypatch.setattr("stalewise.dynamics.recursion.RECURSED", 0)
+    assert reciprocal_series(coefficients, 5000) == pytest.approx(plain, abs=1e-12)
 
 
 @pytest.mark.parametrize(("law", "off"), [("gamma(1, 4)", 0.001), ("constant(1)", 1e-5), ("uniform(0.5, 1.5)", 0.001)])

@@ -21,6 +21,7 @@ from stalewise.staleness import StalenessLaw
 
 Array = NDArray[np.float64]
 LONGEST_TRANSFORM = 1 << 22
+RECURSED = 10**9  # coefficients x updates that are worked off one by one
 SLOW = 0.1  # below this h (E K + 1), the response has one sharp peak, at zero frequency
 
 
@@ -311,17 +312,38 @@ def transient(step: float, noise: float, start: float, law: StalenessLaw, weight
     tail = np.zeros(updates + 1)
     survival = 1.0 - np.cumsum(law.pmf)
     tail[: min(len(survival), updates + 1)] = np.maximum(survival[: updates + 1], 0.0)
-    impulse = np.zeros(updates + 1)
-    impulse[0] = 1.0
+    forcing = np.concatenate([[1.0], -step * tail[:-1]])
     with np.errstate(over="ignore", invalid="ignore"):
-        fundamental = np.asarray(signal.lfilter([1.0], coefficients, impulse))
-        forcing = np.concatenate([[1.0], -step * tail[:-1]])
-        shape = np.asarray(signal.lfilter([1.0], coefficients, forcing))
+        fundamental = reciprocal_series(coefficients, updates + 1)
+        shape = signal.fftconvolve(fundamental, forcing)[: updates + 1]
         mean = start * shape
         variance = np.zeros(updates + 1)
         if noise > 0 or weight > 0:
             variance = _variance(step, noise, mean, start, law, weight, tail, fundamental)
         return Moments(mean, mean**2 + variance)
+
+
+def reciprocal_series(coefficients: Array, length: int) -> Array:
+    """First ``length`` coefficients of 1/c(w): the response of the recursion to one unit.
+
+    By the recursion itself, or where that is long (many coefficients x many updates) by Newton's iteration
+    b <- b (2 - c b), which doubles the coefficients known and is right to rounding of the largest.
+
+    Args:
+        coefficients: Of c, lowest power first, c(0) = 1, shape (any,).
+        length: How many to return.
+    """
+    if len(coefficients) * length < RECURSED:
+        impulse = np.zeros(length)
+        impulse[0] = 1.0
+        return np.asarray(signal.lfilter([1.0], coefficients, impulse))
+    known = np.ones(1)
+    while len(known) < length:
+        count = min(2 * len(known), length)
+        error = -signal.fftconvolve(coefficients[:count], known)[:count]
+        error[0] += 2.0
+        known = signal.fftconvolve(known, error)[:count]
+    return known
 
 
 def _variance(
