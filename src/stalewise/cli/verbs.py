@@ -195,7 +195,7 @@ def plan(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0,
     if out is not None:
         files["planned.toml"] = study_toml(answer.study, out)
     write_answer(out, files)
-    schedule = answer.study.schedule.model_dump(exclude_none=True)
+    schedule = answer.study.schedule.model_dump(exclude_none=True, exclude_defaults=True)
     chosen = [f"  {key} = {value!r}" for key, value in schedule.items()]
     others = [f"  {_seconds(a['time_to_target'])}  {_brief(a['schedule'])}  ({a['note']})" for a in answer.alternatives]
     say(json, answer.as_dict(), [

@@ -50,6 +50,8 @@ def compare(trajectories: Sequence[Trajectory], names: Sequence[str] | None = No
     labels = list(names or [t.engine for t in trajectories])
     rows = [
         _row("time to target", "s", [t.time_to_target.mean for t in trajectories]),
+        _row("its interval, low", "s", [t.time_to_target.low for t in trajectories]),
+        _row("its interval, high", "s", [t.time_to_target.high for t in trajectories]),
         _row("update rate", "1/s", [t.update_rate for t in trajectories]),
         _row("staleness, mean", "updates", [t.staleness.mean for t in trajectories]),
         _row("staleness, variance", "", [t.staleness.variance for t in trajectories]),

@@ -26,6 +26,7 @@ def local_ray() -> Iterator[object]:
     if ray.is_initialized():
         yield ray
         return
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # its advice is about remote clusters
     ray.init(
         address="local",
         include_dashboard=False,
