@@ -168,17 +168,16 @@ def _measured(study: Study, delay: AbstractDelay, seed: int) -> Arrivals:
         beyond = np.maximum(at - time[-1], 0.0)
         return np.interp(at, time, mean) + rate * beyond, np.interp(at, time, variance) + growth * beyond
 
-    average = run.ages / max(run.applied, 1)
-    spread = math.sqrt(max(run.ages_squared / max(run.applied, 1) - average**2, 0.0))
-    is_sync = study.policy == "sync"
-    what = "with drops" if run.dropped else "no formula for these delays"
+    average = run.ages / max(run.tally.applied, 1)
+    spread = math.sqrt(max(run.ages_squared / max(run.tally.applied, 1) - average**2, 0.0))
+    what = "no formula for these delays" if not has_formula(delay) else f"{study.policy} with bound or group"
     return Arrivals(
         rate=rate,
-        gradients_a_step=workers if is_sync else 1,
-        staleness=law_from_counts(run.counts, f"counted over {run.applied} gradients in virtual time, {what}"),
+        gradients_a_step=study.rules().group,
+        staleness=law_from_counts(run.counts, f"counted over {run.tally.applied} gradients in virtual time, {what}"),
         delay_mean=average,
         delay_cv=spread / average if average > 0 else 0.0,
-        acceptance=run.applied / max(run.applied + run.dropped, 1),
+        acceptance=run.tally.applied / max(run.tally.computed - run.tally.in_flight, 1),
         counts=counts,
         memoryless=False,
         heavy_tailed=False,
