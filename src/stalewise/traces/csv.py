@@ -80,7 +80,7 @@ class CsvTable(AbstractTable):
         kinds = {name: object if name in parts.codes else float for name in parts.names}
         layout = [(str(i), kinds.get(name, "U1")) for i, name in enumerate(self.header)]
         try:
-            rows = np.loadtxt(io.StringIO(text), layout, delimiter=",", comments=None, ndmin=1)
+            rows = np.loadtxt(text.split("\n"), layout, delimiter=",", comments=None, ndmin=1)
             part = {name: rows[str(self.header.index(name))] for name in parts.names}
             for name, codes in parts.codes.items():
                 part[name] = codes.encode(part[name].tolist(), len(rows))

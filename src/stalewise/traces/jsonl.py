@@ -22,7 +22,7 @@ class JsonTable(AbstractTable):
     """
 
     def _open(self) -> list[str]:
-        first = next(self._blocks(), [])
+        first, _ = next(self._blocks(), ([], ""))
         if not first:
             raise InputError(
                 f"{self.source}: the file is empty; JSON Lines have one object a line, with worker, start and end"
@@ -30,7 +30,7 @@ class JsonTable(AbstractTable):
         return list(dict.fromkeys(key for row in first for key in row))
 
     def cell(self, row: int, name: str) -> str:  # noqa: D102 - as in AbstractTable
-        for rows in self._blocks():
+        for rows, _ in self._blocks():
             if row < len(rows):
                 value = rows[row].get(name)
                 return "" if value is None else str(value)
@@ -39,9 +39,12 @@ class JsonTable(AbstractTable):
 
     def _read(self, texts: list[str], numbers: list[str], optional: list[str]) -> Raw:
         parts, present = Parts(texts, [*numbers, *optional]), {*texts, *numbers}
-        for rows in self._blocks():
+        for rows, text in self._blocks():
             part = {}
             for name in parts.names:
+                if name not in present and name.rpartition("/")[2] not in text and "\\u" not in text:
+                    part[name] = np.full(len(rows), np.nan)
+                    continue
                 values = [row.get(name) for row in rows]
                 codes = parts.codes.get(name)
                 part[name] = self._floats(name, values, parts) if codes is None else self._texts(name, values, parts)
@@ -52,7 +55,7 @@ class JsonTable(AbstractTable):
         return texts_found, {name: values for name, values in found.items() if name in present}
 
     def _texts(self, name: str, values: list[Any], parts: Parts) -> NDArray[np.int32]:
-        if not {type(value) for value in values} <= {str}:
+        if not set(map(type, values)) <= {str}:
             values = [self._label(name, value, parts.rows + row) for row, value in enumerate(values)]
         return parts.codes[name].encode(values, len(values))
 
@@ -63,20 +66,20 @@ class JsonTable(AbstractTable):
 
     def _floats(self, name: str, values: list[Any], parts: Parts) -> NDArray[np.float64]:
         with contextlib.suppress(OverflowError):
-            if {type(value) for value in values} <= {int, float, type(None)}:
+            if set(map(type, values)) <= {int, float, type(None)}:
                 return np.array(values, float)
         row = next(row for row, value in enumerate(values) if not _is_number(value))
         raise self.wrong(self.called(name), _shown(values[row]), parts.rows + row, "a number")
 
-    def _blocks(self) -> Iterator[list[dict[str, Any]]]:
+    def _blocks(self) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        """Some rows, and the text they were written as."""
         seen = 0
         with self.path.open(newline="\n", encoding="utf-8-sig") as file:
             while lines := self._lines(file):
-                filled = [line for line in lines if not line.isspace()]
-                rows = self._objects(filled, seen)
+                rows, text = self._objects(lines, seen)
                 seen += len(rows)
                 if rows:
-                    yield rows
+                    yield rows, text
 
     def _lines(self, file: IO[str]) -> list[str]:
         lines: list[str] = []
@@ -91,16 +94,17 @@ class JsonTable(AbstractTable):
             raise InputError(f"{self.source}: not a JSON Lines text file ({error.reason})") from None
         return lines
 
-    def _objects(self, lines: list[str], seen: int) -> list[dict[str, Any]]:
+    def _objects(self, lines: list[str], seen: int) -> tuple[list[dict[str, Any]], str]:
         """Parse all lines at once, which is several times as fast; one by one where that fails."""
+        text = ",".join(lines)
         try:
-            rows = json.loads(f"[{','.join(lines)}]")
+            rows = json.loads(f"[{text}]")
         except (ValueError, RecursionError):
             rows = []
-        if len(rows) != len(lines) or not {type(row) for row in rows} <= {dict}:
-            rows = [self._object(line, seen + number) for number, line in enumerate(lines)]
-        nested = sum(line.count("{") for line in lines) > len(lines)
-        return [_flat(row) for row in rows] if nested else rows
+        if len(rows) != len(lines) or not set(map(type, rows)) <= {dict}:
+            filled = (line for line in lines if not line.isspace())
+            rows = [self._object(line, seen + number) for number, line in enumerate(filled)]
+        return [_flat(row) for row in rows] if text.count("{") > len(rows) else rows, text
 
     def _object(self, line: str, row: int) -> dict[str, Any]:
         try:
