@@ -106,6 +106,7 @@ def test_a_worker_that_falls_silent_is_named(log):
         "worker b never returned after 30 s, though the log goes on to 200 s; no row says what became of it",
     )
     assert log(*busy("a", 200), *busy("b", 185)).notes == ()
+    assert log(*busy("a", 200), *busy("once", 1), *busy("twice", 2)).notes == ()
 
 
 def test_a_log_of_which_nothing_ended_is_refused(log):

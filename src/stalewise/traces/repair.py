@@ -14,6 +14,7 @@ _SCALES = (1e3, 1e6, 1e9)  # ms, us and ns in a second
 _FEW = 0.05  # share of a worker's gradients below which another scale may be outliers
 _SILENT = 10.0  # times its longest pause so far
 _LONG = 0.1  # of the log
+_REGULAR = 3  # gradients of a worker of which more were to be expected
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,9 @@ def _silent(log: Log, by_worker: NDArray) -> list[str]:
     pause[np.append(firsts[1:], len(end)) - 1] = 0.0
     longest = np.maximum.reduceat(np.fmax(pause, end - start), firsts)
     latest = np.nanmax(end)
+    counts = np.diff(np.append(firsts, len(end)))
     silent = latest - last > np.maximum(_SILENT * longest, _LONG * (latest - start.min()))
+    silent &= counts >= _REGULAR
     if not silent.any():
         return []
     return [
