@@ -37,6 +37,23 @@ def test_json_is_one_strict_document(argv, capsys):
     assert len(capsys.readouterr().out.splitlines()) > 2
 
 
+def test_fit_reads_other_columns_and_formats(capsys, tmp_path):
+    """--columns renames, --format says what they mean, and repairs are printed."""
+    path = tmp_path / "log.jsonl"
+    rows = [{"worker": 0, "begin_ts": i, "done_ts": i + 1 + i / 100} for i in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    assert run(["fit", str(path), "--columns", "start=begin_ts,end=done_ts", "--json"]) == 0
+    answer = strict(capsys.readouterr().out)
+    assert answer["pooled"]["count"] == 20
+    assert answer["notes"][0] == "1 row the same as another in every column: removed"
+    assert run(["fit", str(path)]) == 2
+    assert "unknown columns 'worker, begin_ts, done_ts'" in capsys.readouterr().err
+    assert run(["fit", TRACE, "--format", "gradients"]) == 2
+    assert "format gradients needs worker,start,end; start is not among" in capsys.readouterr().err
+    assert run(["fit", TRACE, "--columns", "start"]) == 2
+    assert "columns must be like start=begin_ts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["predict", "simulate", "limit"])
 def test_divergence_exits_with_three(verb, capsys):
     """The answer "this diverges" is printed all the same."""

@@ -65,7 +65,7 @@ def test_staleness_is_known_only_where_both_versions_are(tmp_path):
         ("worker,start,end\na,0\n", r"data row 1 has 2 values, the header has 3"),
         ("worker,start,end\na,0,1\na,1,2,3\n", r"data row 2 has 4 values, the header has 3"),
         ("worker,start,end\na,zero,1\n", r"start must be a number, got 'zero' in data row 1"),
-        ("worker,start,end\na,0,\n", r"end must be a number, got '' in data row 1"),
+        ("worker,start,end\na,0,\n", r"none of its 1 gradients has ended"),
         ("worker,start,end\na,0,1\na,nan,1\n", r"start must be a finite number, got 'nan' in data row 2"),
         ("worker,start,end\na,0,inf\n", r"end must be a finite number, got 'inf'"),
         ("worker,start,end\na,0,9\na,2,1\n", r"end must be later than its start, 2 s, got 1 in data row 2"),

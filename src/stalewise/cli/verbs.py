@@ -20,7 +20,10 @@ from stalewise.cli.shared import (
 from stalewise.trajectory import Trajectory, to_json
 
 
-def fit(trace: str, /, *, unit: str | None = None, json: Json = False, seed: Seed = 0, out: Out = None) -> None:
+def fit(
+    trace: str, /, *, unit: str | None = None, columns: str | None = None, format: str | None = None,
+    json: Json = False, seed: Seed = 0, out: Out = None,
+) -> None:  # fmt: skip
     """Fit delay laws to a log of delays.
 
     Ranks laws by AIC, tests the best, and says which simplifications are safe. Times are seconds.
@@ -28,14 +31,17 @@ def fit(trace: str, /, *, unit: str | None = None, json: Json = False, seed: See
     Example: stalewise fit examples/pai_job_1.csv
 
     Args:
-        trace: CSV of worker,start,end, or Alibaba PAI mini-batch times; - reads standard input.
+        trace: CSV, JSON Lines or Parquet of worker,start,end; Alibaba PAI or ByteDance traces; - is standard input.
         unit: Unit of the file's times: s, ms, us, ns or min.
+        columns: Columns that go by another name in the file, ours to the file's: start=begin_ts,end=done_ts.
+        format: csv, jsonl, parquet, gradients, pai, bytedance or steps; seen from the file's content unless given.
     """
     from stalewise.delays import fit_delay
-    from stalewise.traces import read_trace
+    from stalewise.traces import parse_columns, read_trace
 
+    names = None if columns is None else parse_columns(columns)
     with trace_file(trace) as path:
-        answer = fit_delay(read_trace(path, unit=unit), seed=seed).as_dict()
+        answer = fit_delay(read_trace(path, unit=unit, columns=names, format=format), seed=seed).as_dict()
     write_answer(out, {"fit.json": to_json(answer)})
     rows = [f"  {c['law']:<66} AIC {c['aic']:.1f}" for c in answer["pooled"]["candidates"]]
     say(json, answer, [*answer["sentences"], "", "Laws, best first:", *rows, *_notes(answer["notes"])])

@@ -1,184 +1,138 @@
-"""Traces from and to files: this project's CSV, and the public Alibaba PAI mini-batch times."""
+"""Traces from files: what is in a file is seen from its content, unless the caller says."""
 
+import contextlib
 import csv
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-
-import numpy as np
-from numpy.typing import NDArray
 
 from stalewise import checks
 from stalewise.errors import InputError
+from stalewise.traces import bytedance, gradients, pai
+from stalewise.traces.csv import CsvTable
+from stalewise.traces.jsonl import JsonTable
+from stalewise.traces.parquet import ParquetTable
+from stalewise.traces.table import AbstractTable, listed
 from stalewise.traces.trace import COLUMNS, Trace
+from stalewise.traces.units import UNITS
 
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0}
-_PAI = ("worker", "gpu", "time", "batch_time_norm")
+_FILES: dict[str, Callable[[Path, dict[str, str]], AbstractTable]] = {
+    "csv": CsvTable,
+    "jsonl": JsonTable,
+    "parquet": ParquetTable,
+}
 
 
-def read_trace(path: str | Path, *, unit: str | None = None) -> Trace:
+@dataclass(frozen=True)
+class _Layout:
+    """What columns mean: which it needs, and who reads them."""
+
+    required: tuple[str, ...]
+    read: Callable[[AbstractTable, str | None], Trace]
+    called: str
+
+
+_LAYOUTS = {
+    "gradients": _Layout(gradients.REQUIRED, gradients.read_gradients, "stalewise"),
+    "pai": _Layout(pai.REQUIRED, pai.read_pai, "Alibaba PAI"),
+    "bytedance": _Layout(bytedance.REQUIRED, bytedance.read_bytedance, "ByteDance"),
+}
+FORMATS = (*_FILES, *_LAYOUTS, "steps")
+_RENAMED = dict.fromkeys((*COLUMNS, *(name for layout in _LAYOUTS.values() for name in layout.required)))
+
+
+def read_trace(
+    path: str | Path,
+    *,
+    unit: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,
+) -> Trace:
     """Read a log of delays.
 
     Args:
-        path: This project's CSV (`worker,start,end` and optional `COLUMNS`), or a mini-batch-time file of the Alibaba
-            PAI trace (`worker,gpu,time,batch_time_norm`; Weng et al., "MLaaS in the Wild", NSDI 2022).
+        path: CSV, JSON Lines or Parquet, with this project's columns (`worker,start,end` and optional `COLUMNS`), with
+            those of the Alibaba PAI or ByteDance traces, or with `step` and a column of times for each worker.
         unit: Unit of the file's times: s, ms, us, ns or min. Default: s; for PAI ms, since its times are normalised
             (0 to 1000 per job) and have no absolute unit.
+        columns: Columns that go by another name in the file, ours to the file's: ``{"start": "begin_ts"}``.
+        format: How the file is written (csv, jsonl, parquet) or what its columns mean (gradients, pai, bytedance,
+            steps). Default: both are seen from its content.
 
     Returns:
-        The trace; `Trace.notes` tells what was assumed.
+        The trace, sorted by end; `Trace.notes` tells what was assumed and what was repaired. A gradient without an
+        end is censored.
 
     Raises:
         InputError: The file is missing, empty, of an unknown format, or holds a wrong value; names row and column.
+        MissingExtraError: Parquet needs the extra `parquet`.
     """
     path = Path(path)
+    if unit is not None:
+        checks.one_of("unit", unit, UNITS)
+    if format is not None:
+        checks.one_of("format", format, FORMATS)
+    for name in columns or ():
+        checks.one_of("columns", name, _RENAMED)
+    with readable(path, "trace file"):
+        table = open_table(path, dict(columns or {}), format if format in _FILES else None)
+        return _reader(table, format)(table, unit)
+
+
+def open_table(path: Path, columns: dict[str, str], kind: str | None = None) -> AbstractTable:
+    """A CSV, JSON Lines or Parquet file as a table; which of them is seen from its first bytes unless given."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    found = "jsonl" if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{" else "csv"
+    return _FILES[kind or ("parquet" if head.startswith(b"PAR1") else found)](path, columns)
+
+
+@contextlib.contextmanager
+def readable(path: Path, called: str) -> Iterator[None]:
+    """Whatever goes wrong in reading a file, as one line."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return _parse(csv.reader(file), path.name, unit)
+        yield
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"trace file: {str(path)!r} does not exist") from None
+        raise InputError(f"{called}: {str(path)!r} does not exist") from None
     except IsADirectoryError:
-        raise InputError(f"trace file: {str(path)!r} is a folder, not a file") from None
+        raise InputError(f"{called}: {str(path)!r} is a folder, not a file") from None
     except (ValueError, csv.Error) as error:
-        raise InputError(f"trace file: {str(path)!r} is not a CSV text file ({error})") from None
+        raise InputError(f"{called}: {str(path)!r} is not a CSV text file ({str(error)[:200]})") from None
     except OSError as error:
-        raise InputError(f"trace file: cannot read {str(path)!r}: {error.strerror}") from None
+        raise InputError(f"{called}: cannot read {str(path)!r}: {error.strerror}") from None
 
 
-def _parse(rows: Iterable[list[str]], source: str, unit: str | None) -> Trace:
-    rows = iter(rows)
-    header = [name.strip() for name in next(rows, [])]
-    if not header:
-        raise InputError(f"{source}: the file is empty; a trace starts with a header such as worker,start,end")
-    if unit is not None:
-        checks.one_of("unit", unit, UNITS)
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{source}: column {twice[:40]!r} stands twice in the header")
-    body = [row for row in rows if row]
-    for number, row in enumerate(body, start=1):
-        if len(row) != len(header):
-            raise InputError(f"{source}: data row {number} has {len(row)} values, the header has {len(header)}")
-    if not body:
-        raise InputError(f"{source}: no gradient in it; a trace needs at least one row")
-    columns: dict[str, list[str]] = {name: [row[i] for row in body] for i, name in enumerate(header)}
-    reader = _reader(header, source)
-    return reader(columns, source, unit)
-
-
-def _reader(header: list[str], source: str) -> Callable[[dict[str, list[str]], str, str | None], Trace]:
-    if {"worker", "start", "end"} <= set(header):
-        return _own
-    if set(_PAI) <= set(header):
-        return _pai
-    raise InputError(
-        f"{source}: unknown columns {', '.join(header[:8])[:80]!r}; known: worker,start,end (stalewise) and "
-        "worker,gpu,time,batch_time_norm (Alibaba PAI)"
-    )
-
-
-def _own(columns: dict[str, list[str]], source: str, unit: str | None) -> Trace:
-    scale = UNITS[unit or "s"]
-    optional = {name: _numbers(columns, name, source, blank=True) for name in COLUMNS[3:] if name in columns}
-    for name in ("compute", "download", "upload"):
-        if name in optional:
-            optional[name] = optional[name] * scale
-    start = _numbers(columns, "start", source) * scale
-    end = _numbers(columns, "end", source) * scale
-    trace = Trace(_labels(columns, source), start, end, optional, (), source)
-    order = np.argsort(end, kind="stable")
-    ordered = {name: values[order] for name, values in optional.items()}
-    return replace(trace, worker=trace.worker[order], start=start[order], end=end[order], optional=ordered)
-
-
-def _pai(columns: dict[str, list[str]], source: str, unit: str | None) -> Trace:
-    scale = UNITS[unit or "ms"]
-    worker = _labels(columns, source)
-    seen = _numbers(columns, "time", source)
-    duration = _numbers(columns, "batch_time_norm", source) * scale
-    bad = duration <= 0
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise InputError(
-            f"{source}: batch_time_norm must be positive, got {duration[row] / scale:g} in data row {row + 1}"
-        )
-    start = np.zeros(len(worker))
-    for label in np.unique(worker):
-        rows = np.flatnonzero(worker == label)
-        rows = rows[np.argsort(seen[rows], kind="stable")]
-        start[rows] = np.cumsum(duration[rows]) - duration[rows]
-    note = (
-        f"PAI mini-batch times are normalised per job: read as {unit or 'ms'}, one after the other for each worker "
-        "(the file samples them about every tenth time unit)"
-    )
-    order = np.argsort(start + duration, kind="stable")
-    return Trace(worker[order], start[order], (start + duration)[order], {}, (note,), source)
-
-
-def _labels(columns: dict[str, list[str]], source: str) -> NDArray[np.str_]:
-    labels = [label.strip() for label in columns["worker"]]
-    if "" in labels:
-        raise InputError(f"{source}: worker must be named, got a blank in data row {labels.index('') + 1}")
-    return np.array(labels, np.str_)
-
-
-def _numbers(columns: dict[str, list[str]], name: str, source: str, *, blank: bool = False) -> np.ndarray:
-    values = np.empty(len(columns[name]))
-    for row, text in enumerate(columns[name]):
-        try:
-            values[row] = np.nan if blank and not text.strip() else float(text)
-        except ValueError:
-            raise InputError(f"{source}: {name} must be a number, got {text!r} in data row {row + 1}") from None
-        if not blank and not np.isfinite(values[row]):
-            raise InputError(f"{source}: {name} must be a finite number, got {text!r} in data row {row + 1}")
-    return values
-
-
-class TraceWriter:
-    """Writes a trace row by row into ``path.partial``, flushed as it grows; `finish` gives it its name.
-
-    A run that is killed leaves the partial file, which reads like a whole one, and what stood at ``path`` before.
+def parse_columns(text: str) -> dict[str, str]:
+    """Columns from ``start=begin_ts,end=done_ts``: ours to the file's.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: A part is not name=name, or a name stands twice.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-        self.partial = self._path.with_name(self._path.name + ".partial")
-        try:
-            if self._path.is_dir():
-                raise IsADirectoryError(0, "it is a folder")
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = self.partial.open("w", newline="", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"trace file: cannot write {str(path)!r}: {error.strerror}") from None
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(COLUMNS)
-        self._file.flush()
-
-    def write(self, **values: float | str) -> None:
-        """Append one gradient; columns left out stay blank."""
-        self._writer.writerow([_text(values.get(name, "")) for name in COLUMNS])
-        self._file.flush()
-
-    def finish(self) -> None:
-        """Close the file and put it in place, whole."""
-        self._file.close()
-        self.partial.replace(self._path)
-
-    def __enter__(self) -> "TraceWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.finish()
-        else:
-            self._file.close()
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        ours, equals, theirs = (piece.strip() for piece in part.partition("="))
+        if not (ours and equals and theirs) or ours in found:
+            raise InputError(f"columns must be like start=begin_ts,end=done_ts, each name once, got {text[:80]!r}")
+        found[ours] = theirs
+    return found
 
 
-def _text(value: float | str) -> str:
-    return repr(float(value)) if isinstance(value, float) else str(value)
+def _reader(table: AbstractTable, format: str | None) -> Callable[[AbstractTable, str | None], Trace]:
+    if format in _LAYOUTS:
+        missing = [name for name in _LAYOUTS[format].required if name not in table.names]
+        if missing:
+            raise InputError(
+                f"{table.source}: format {format} needs {','.join(_LAYOUTS[format].required)}; "
+                f"{missing[0]} is not among its columns, {listed(table.names)}"
+            )
+        return _LAYOUTS[format].read
+    found = next((layout for layout in _LAYOUTS.values() if set(layout.required) <= set(table.names)), None)
+    if found and format != "steps":
+        return found.read
+    workers = [name for name in table.names if name != "step"]
+    if "step" in table.names and workers and (format == "steps" or all(name.isdecimal() for name in workers)):
+        return bytedance.read_steps
+    known = " and ".join(f"{','.join(layout.required)} ({layout.called})" for layout in _LAYOUTS.values())
+    raise InputError(f"{table.source}: unknown columns {listed(table.names)}; known: {known}")
