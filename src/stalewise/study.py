@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from stalewise.delays import AbstractDelay, files_of, parse_delay, rename_files
 from stalewise.errors import InputError
-from stalewise.protocol import ON_STALE, POLICIES, Rules, Server, rules_of
+from stalewise.protocol import POLICIES, Rules, Server, rules_of
 
 LARGEST = 1e100  # so that squares and products of what a study holds stay finite
 MOST_WORKERS = 10_000
@@ -166,13 +166,27 @@ class Cluster(_Section):
 class Schedule(_Section):
     """How it is trained. What is left out, `plan` chooses; `predict`, `simulate` and `train` need a learning rate."""
 
-    policy: Literal[*POLICIES] | None = None
+    policy: (
+        Literal[
+            "async",
+            "sync",
+            "k-sync",
+            "k-batch-sync",
+            "k-async",
+            "k-batch-async",
+            "ssp",
+            "rennala",
+            "ringmaster",
+            "event-triggered",
+        ]
+        | None
+    ) = None
     active_workers: Count | None = None
     learning_rate: Positive | None = None
     max_staleness: Annotated[int, _within(0, 1 << 31, "0 or more")] | None = Field(
         default=None, description="in updates"
     )
-    on_stale: Literal[*ON_STALE] = "drop"
+    on_stale: Literal["drop", "wait", "admit", "cancel"] = "drop"
     group: Count = Field(default=1, description="K, gradients averaged in one step, for the policies that have one")
     staleness_weight: Literal["constant"] = "constant"
     trigger: NonNegative = Field(default=0.0, description="push only if the gradient's norm exceeds it")

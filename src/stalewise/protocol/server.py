@@ -77,12 +77,11 @@ class Server:
             return [Drop(worker, staleness), *self._ask([worker])]
         self._held.append((worker, version))
         self._clock[worker] += 1
-        if self.rules.idles:
+        ready = self._ready()
+        if self.rules.idles or (self.rules.on_stale == WAIT and len(self._held) >= self.rules.group and not ready):
             self._idle[worker] = None
-        freed = [] if self.rules.idles else [worker]
-        if self._ready():
-            return self._step(freed)
-        return [Hold(worker), *self._ask(freed)]
+        freed = [] if worker in self._idle else [worker]
+        return self._step(freed) if ready else [Hold(worker), *self._ask(freed)]
 
     def lost(self, worker: int) -> list[Instruction]:
         """``worker`` died with its gradient; it may come back with `joined`."""
@@ -103,8 +102,7 @@ class Server:
 
     def _ready(self) -> bool:
         """Whether what is held makes a step."""
-        present = len(self.reading) + len(self._waiting) + len(self._idle)
-        if len(self._held) < (min(self.rules.group, present) if self.rules.idles else self.rules.group):
+        if len(self._held) < self.rules.group and not (self.rules.idles and not self.reading and not self._waiting):
             return False
         if self.rules.on_stale != WAIT or self.rules.max_staleness is None or not self.reading:
             return True

@@ -145,8 +145,8 @@ def run(
     waiting = np.empty(workers, np.int64)
     idle = np.empty(workers, np.int64)
     freed = np.empty(workers + 1, np.int64)
-    held_time = np.empty(max(group, workers))
-    held_age = np.empty(max(group, workers), np.int64)
+    held_time = np.empty(group + workers)
+    held_age = np.empty(group + workers, np.int64)
     clock = np.zeros(workers, np.int64)
     at_clock = np.zeros(lead + 2 if lead >= 0 else 1, np.int64)
     at_clock[0] = workers
@@ -255,14 +255,16 @@ def run(
                 at_clock[clock[worker] % len(at_clock)] += 1
                 while at_clock[slowest % len(at_clock)] == 0:
                     slowest += 1
-            if idles:
+            ready = held >= group
+            blocked = False
+            if ready and on_stale == WAIT and bound >= 0 and newer[workers] != workers:
+                blocked = version - version_read[newer[workers]] >= bound
+                ready = not blocked
+            if idles or blocked:
                 idle[idling] = worker
                 idling += 1
             else:
                 freed[0], freeing = worker, 1
-            ready = held >= group
-            if on_stale == WAIT and bound >= 0 and newer[workers] != workers:
-                ready = ready and version - version_read[newer[workers]] < bound
             if ready:
                 fate = STEP
                 for i in range(modes):
@@ -280,10 +282,12 @@ def run(
                 version += 1
                 applied += held
                 held = 0
-                if idling > 0:  # freed is empty: whoever idles does not begin at once
+                if idling > 0:  # they begin first
+                    if freeing > 0:
+                        freed[idling] = freed[0]
                     for i in range(idling):
                         freed[i] = idle[i]
-                    freeing = idling
+                    freeing += idling
                     idling = 0
                 oldest = version if flushes else version - bound
                 if flushes or (on_stale == CANCEL and bound >= 0):
