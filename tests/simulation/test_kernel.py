@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalewise.delays.compiled import DelayStream, encode
-from stalewise.protocol import Again, Drop, Start, Step, Unsent
+from stalewise.protocol import POLICIES, Again, Drop, Start, Step, Unsent
 from stalewise.simulation.kernel import DROP, HOLD, STEP, UNSENT, encode_rules, run
 from stalewise.simulation.loop import VirtualCluster
 from stalewise.simulation.quadratic import FATES
@@ -18,8 +18,7 @@ LAWS = ("constant(1)", "gamma(1, 4)", "exponential(1)", "lognormal(1, 1)", "unif
 @st.composite
 def schedules(draw, workers):
     """Any policy with any settings that have a meaning under it."""
-    policy = draw(st.sampled_from(["async", "sync", "k-sync", "k-batch-sync", "k-async", "k-batch-async", "ssp", "rennala",
-                                   "ringmaster", "event-triggered"]))  # fmt: skip
+    policy = draw(st.sampled_from(POLICIES))
     schedule = {"policy": policy, "start": draw(st.sampled_from(["together", "staggered"]))}
     if policy in ("k-sync", "k-async"):
         schedule["group"] = draw(st.integers(1, workers))

@@ -1,5 +1,6 @@
 """What a server does with a gradient: one pure state machine, and a table of policies."""
 
+from stalewise.protocol.deliveries import Deliveries
 from stalewise.protocol.instructions import (
     Again,
     Cancel,
@@ -20,6 +21,7 @@ __all__ = [
     "Again",
     "Cancel",
     "Contribution",
+    "Deliveries",
     "Drop",
     "Hold",
     "Instruction",

@@ -46,7 +46,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Throw ``worker``'s gradient, which has just arrived, away: it is ``staleness`` versions old, over the threshold."""
+    """Throw away ``worker``'s gradient, just arrived: ``staleness`` versions old, it is over the threshold."""
 
     worker: int
     staleness: int

@@ -23,7 +23,8 @@ from stalewise.errors import InputError
 DROP, WAIT, ADMIT, CANCEL = "drop", "wait", "admit", "cancel"
 ON_STALE = (DROP, WAIT, ADMIT, CANCEL)
 POLICIES = (
-    "async", "sync", "k-sync", "k-batch-sync", "k-async", "k-batch-async", "ssp", "rennala", "ringmaster", "event-triggered",
+    "async", "sync", "k-sync", "k-batch-sync", "k-async", "k-batch-async", "ssp", "rennala", "ringmaster",
+    "event-triggered",
 )  # fmt: skip
 GROUPED = ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "rennala")
 ONE_EACH = ("k-sync", "k-async")
@@ -45,8 +46,9 @@ class Rules:
         max_staleness: Largest staleness applied, in updates; None for any.
         on_stale: How that is kept. ``drop``: an older gradient is thrown away when it arrives. ``wait``: a step that
             would make a gradient in flight older is held back until that gradient is there, and takes all that is
-            held by then; whoever delivers in the meantime idles. ``admit``: no work is begun that could make any gradient older, whatever the order of arrival.
-            ``cancel``: work in flight is stopped as soon as it is older, and begun anew.
+            held by then; whoever delivers in the meantime idles. ``admit``: no work is begun that could make any
+            gradient older, whatever the order of arrival. ``cancel``: work in flight is stopped as soon as it is
+            older, and begun anew.
         lead: Most gradients a worker may be ahead of the slowest (stale synchronous parallel); None for any.
         trigger: A gradient is pushed only if its norm exceeds this.
         on_quiet: What a worker with nothing to push does. ``refresh``: read the parameters and go on. ``keep``: go on
@@ -108,7 +110,8 @@ def _check(policy: str, workers: int, group: int, bound: int | None, on_stale: s
             bound is not None and policy not in BOUNDED,
         f"max_staleness is missing: policy {policy!r} needs it": bound is None and policy in NEEDS_BOUND,
         f"on_stale = {on_stale!r} needs max_staleness": on_stale != DROP and bound is None,
-        f"on_stale must be one of {', '.join(kept_by)} under policy {policy!r}, got {on_stale!r}": on_stale not in kept_by,
+        f"on_stale must be one of {', '.join(kept_by)} under policy {policy!r}, got {on_stale!r}":
+            on_stale not in kept_by,
         f"trigger belongs to policy 'event-triggered', got {trigger:g} under {policy!r}":
             trigger > 0 and policy != "event-triggered",
     }  # fmt: skip

@@ -41,7 +41,7 @@ class Tally:
 
 
 class Server:
-    """A set of `Rules` and its state.
+    """A set of `Rules` and its state; fully asynchronous unless the rules say otherwise.
 
     Attributes:
         version: Steps taken so far.
@@ -49,9 +49,9 @@ class Server:
         tally: What became of every gradient; held ones count as in flight.
     """
 
-    def __init__(self, workers: int, rules: Rules) -> None:
+    def __init__(self, workers: int, rules: Rules | None = None) -> None:
         self.workers = checks.at_least("workers", workers, 1)
-        self.rules = rules
+        self.rules = rules or Rules()
         self.version = 0
         self.reading: dict[int, int] = {}
         self.tally = Tally()

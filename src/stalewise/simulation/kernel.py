@@ -126,8 +126,15 @@ def run(
         (applied, dropped, cancelled, unsent, in flight, sum of ages, sum of squared ages, largest staleness, rows
         logged, grid points reached).
     """
-    group, idles, flushes, bound, on_stale, lead, keeps = rules.group, rules.idles, rules.flushes, rules.bound, \
-        rules.on_stale, rules.lead, rules.keeps
+    group, idles, flushes, bound, on_stale, lead, keeps = (
+        rules.group,
+        rules.idles,
+        rules.flushes,
+        rules.bound,
+        rules.on_stale,
+        rules.lead,
+        rules.keeps,
+    )
     trigger = rules.trigger
     modes = len(start)
     x = start.copy()
