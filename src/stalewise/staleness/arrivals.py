@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import integrate
 
 from stalewise.delays import AbstractDelay
+from stalewise.errors import InputError
 from stalewise.simulation.quadratic import run_ensemble
 from stalewise.staleness.law import StalenessLaw, has_formula, law_from_counts, staleness_law
 from stalewise.staleness.renewal import count_moments
@@ -78,10 +79,12 @@ class Arrivals:
 def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
     """Arrivals and staleness of a study's schedule: by formula where there is one, else counted in virtual time."""
     delay, workers = study.cluster.delay(), study.active_workers
-    if not has_formula(delay):
-        return _measured(study, delay, seed)
-    if study.policy == "sync":
+    if study.schedule.trigger > 0:
+        raise InputError("policy 'event-triggered' has no formula: how much is sent depends on the loss; use simulate")
+    if has_formula(delay) and study.policy == "sync":
         return _synchronous(delay, workers)
+    if not has_formula(delay) or study.policy not in ("async", "event-triggered") or study.schedule.on_stale != "drop":
+        return _measured(study, delay, seed)
     bound = study.schedule.max_staleness
     if bound is not None and staleness_law(delay, workers).pmf[bound + 1 :].sum() > 1e-4:
         return _measured(study, delay, seed)
