@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalewise.errors import InputError
-from stalewise.protocol import AsyncServer, SyncServer
+from stalewise.protocol import Rules
 from stalewise.study import load_study, make_study, parse_study
 
 BASE = {
@@ -92,11 +92,34 @@ def test_cycle_is_download_plus_compute_plus_upload():
 
 
 def test_server_follows_the_policy():
-    """async with its threshold, sync without."""
-    study = make_study(changed("schedule", max_staleness=3, active_workers=2))
+    """Its rules are those of the schedule; so many workers as are active."""
+    study = make_study(changed("schedule", max_staleness=3, on_stale="wait", active_workers=2))
     server = study.server()
-    assert isinstance(server, AsyncServer) and (server.workers, server.max_staleness) == (2, 3)
-    assert isinstance(study.with_schedule(policy="sync", max_staleness=None).server(), SyncServer)
+    assert (server.workers, server.rules) == (2, Rules(max_staleness=3, on_stale="wait"))
+    together = study.with_schedule(policy="sync", max_staleness=None, on_stale=None)
+    assert together.server().rules == Rules(group=2, idles=True, flushes=True)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"group": 2}, r"group has no meaning under policy 'async', got 2; it belongs to k-sync, .*"),
+        ({"policy": "k-sync", "group": 5}, r"schedule.group must be at most the 4 active workers .* got 5"),
+        ({"policy": "sync", "max_staleness": 1}, r"max_staleness has no meaning under policy 'sync', got 1"),
+        ({"policy": "rennala", "max_staleness": 1}, r"max_staleness has no meaning under policy 'rennala', got 1"),
+        ({"policy": "ssp"}, r"max_staleness is missing: policy 'ssp' needs it"),
+        ({"policy": "ringmaster"}, r"max_staleness is missing: policy 'ringmaster' needs it"),
+        ({"on_stale": "wait"}, r"on_stale = 'wait' needs max_staleness"),
+        ({"policy": "ssp", "max_staleness": 2, "on_stale": "wait"}, r"on_stale must be one of drop under policy 'ssp'"),
+        ({"policy": "ringmaster", "max_staleness": 2, "on_stale": "admit"}, r"on_stale must be one of drop, cancel"),
+        ({"trigger": 0.1}, r"trigger belongs to policy 'event-triggered', got 0.1 under 'async'"),
+        ({"on_stale": "hurry"}, r"schedule.on_stale must be 'drop', 'wait', 'admit' or 'cancel', got 'hurry'"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(schedule, message):
+    """One line that says what belongs where."""
+    with pytest.raises(InputError, match=message):
+        make_study(changed("schedule", **schedule))
 
 
 def test_changes_make_a_new_study():
@@ -191,9 +214,7 @@ def test_wrong_overrides_are_refused(override, message):
         ("schedule", "batch_size", 0, r"schedule.batch_size must be .*1 or more.*, got 0"),
         ("cluster", "workers", 10_001, r"cluster.workers must be .*, got 10001"),
         ("cluster", "service", "exponential(1)", r"cluster.service .* not supported yet, got 'exponential\(1\)'"),
-        ("schedule", "group", 2, r"schedule.group .* not supported yet, got 2"),
         ("schedule", "staleness_weight", "inverse", r"schedule.staleness_weight must be 'constant', got 'inverse'"),
-        ("schedule", "trigger", 0.1, r"schedule.trigger .* not supported yet, got 0.1"),
         ("schedule", "learningrate", 1, r'schedule.learningrate is not a known field; did you mean "learning_rate"\?'),
         ("target", "loss", 0, r"target.loss must be positive, .*, got 0"),
         ("target", "time_limit", -1, r"target.time_limit must be positive, .*, got -1"),

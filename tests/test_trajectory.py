@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalewise.errors import InputError
-from stalewise.protocol import AsyncServer
+from stalewise.protocol import Server
 from stalewise.trajectory import (
     DelaySummary,
     Gradients,
@@ -121,7 +121,7 @@ def test_delay_summary_from_moments():
 
 def test_gradients_from_a_server_add_up():
     """computed is the sum of the others."""
-    server = AsyncServer(3)
+    server = Server(3)
     server.begin()
     server.finished(1)
     server.lost(2)

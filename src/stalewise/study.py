@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from stalewise.delays import AbstractDelay, files_of, parse_delay, rename_files
 from stalewise.errors import InputError
-from stalewise.protocol import AbstractServer, AsyncServer, SyncServer
+from stalewise.protocol import POLICIES, Rules, Server, rules_of
 
 LARGEST = 1e100  # so that squares and products of what a study holds stay finite
 MOST_WORKERS = 10_000
@@ -63,7 +63,6 @@ Count = Annotated[int, _within(1, 1 << 31, "1 or more")]
 
 QUADRATIC = "quadratic"
 NETWORKS = ("digits-mlp",)
-POLICIES = ("async", "sync")
 _UNION_BRANCH = re.compile(r"(constrained-)?(float|int|str)|.*\[.*")  # pydantic names the branch of a union it tried
 
 
@@ -167,24 +166,45 @@ class Cluster(_Section):
 class Schedule(_Section):
     """How it is trained. What is left out, `plan` chooses; `predict`, `simulate` and `train` need a learning rate."""
 
-    policy: Literal["async", "sync"] | None = None
+    policy: (
+        Literal[
+            "async",
+            "sync",
+            "k-sync",
+            "k-batch-sync",
+            "k-async",
+            "k-batch-async",
+            "ssp",
+            "rennala",
+            "ringmaster",
+            "event-triggered",
+        ]
+        | None
+    ) = None
     active_workers: Count | None = None
     learning_rate: Positive | None = None
     max_staleness: Annotated[int, _within(0, 1 << 31, "0 or more")] | None = Field(
         default=None, description="in updates"
     )
-    on_stale: Literal["drop"] = "drop"
-    group: Annotated[Count, _only(1)] = Field(default=1, description="K, for the policies that have one")
+    on_stale: Literal["drop", "wait", "admit", "cancel"] = "drop"
+    group: Count = Field(default=1, description="K, gradients averaged in one step, for the policies that have one")
     staleness_weight: Literal["constant"] = "constant"
-    trigger: Annotated[NonNegative, _only(0.0)] = Field(default=0.0, description="norm below which nothing is pushed")
+    trigger: NonNegative = Field(default=0.0, description="push only if the gradient's norm exceeds it")
+    on_quiet: Literal["refresh", "keep"] = "refresh"
     batch_size: Count | None = Field(
         default=None, description="samples a gradient; default 1 for quadratic, 32 for networks"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Schedule":
-        if self.policy == "sync" and self.max_staleness is not None:
-            raise ValueError('max_staleness has no meaning under policy = "sync": nothing is ever stale')
+        if self.policy is not None:
+            try:
+                rules_of(
+                    self.policy, MOST_WORKERS, group=self.group, max_staleness=self.max_staleness,
+                    on_stale=self.on_stale, trigger=self.trigger, on_quiet=self.on_quiet,
+                )  # fmt: skip
+            except InputError as error:
+                raise ValueError(str(error)) from None
         return self
 
 
@@ -209,6 +229,11 @@ class Study(_Section):
         if active is not None and active > self.cluster.workers:
             raise ValueError(
                 f"schedule.active_workers must be at most cluster.workers = {self.cluster.workers}, got {active}"
+            )
+        if self.schedule.policy in ("k-sync", "k-async") and self.schedule.group > self.active_workers:
+            raise ValueError(
+                f"schedule.group must be at most the {self.active_workers} active workers under policy "
+                f"{self.schedule.policy!r}, got {self.schedule.group}"
             )
         return self
 
@@ -238,11 +263,17 @@ class Study(_Section):
             )
         return self.schedule.policy
 
-    def server(self) -> AbstractServer:
+    def rules(self) -> Rules:
+        """What the schedule's server does with gradients."""
+        schedule = self.schedule
+        return rules_of(
+            self.policy, self.active_workers, group=schedule.group, max_staleness=schedule.max_staleness,
+            on_stale=schedule.on_stale, trigger=schedule.trigger, on_quiet=schedule.on_quiet,
+        )  # fmt: skip
+
+    def server(self) -> Server:
         """A fresh server for this schedule."""
-        if self.policy == "sync":
-            return SyncServer(self.active_workers)
-        return AsyncServer(self.active_workers, self.schedule.max_staleness)
+        return Server(self.active_workers, self.rules())
 
     def with_schedule(self, **changes: Any) -> "Study":
         """The same study under a changed schedule; a value of None takes a field out."""

@@ -1,4 +1,4 @@
-"""The compiled kernel is the protocol, event for event."""
+"""The compiled kernel is the protocol, event for event, under every policy."""
 
 import numpy as np
 import pytest
@@ -6,78 +6,111 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalewise.delays.compiled import DelayStream, encode
-from stalewise.protocol import Drop, Start, Step
-from stalewise.simulation.kernel import DROP, HOLD, STEP, run_async, run_sync
+from stalewise.protocol import POLICIES, Again, Drop, Start, Step, Unsent
+from stalewise.simulation.kernel import DROP, HOLD, STEP, UNSENT, encode_rules, run
 from stalewise.simulation.loop import VirtualCluster
+from stalewise.simulation.quadratic import FATES
 from studies import quadratic
 
 LAWS = ("constant(1)", "gamma(1, 4)", "exponential(1)", "lognormal(1, 1)", "uniform(0.5, 1.5) + constant(0.1)")
 
 
+@st.composite
+def schedules(draw, workers):
+    """Any policy with any settings that have a meaning under it."""
+    policy = draw(st.sampled_from(POLICIES))
+    schedule = {"policy": policy, "start": draw(st.sampled_from(["together", "staggered"]))}
+    if policy in ("k-sync", "k-async"):
+        schedule["group"] = draw(st.integers(1, workers))
+    if policy in ("k-batch-sync", "k-batch-async", "rennala"):
+        schedule["group"] = draw(st.integers(1, 12))
+    if policy in ("ssp", "ringmaster") or (policy in ("async", "k-async", "k-batch-async") and draw(st.booleans())):
+        schedule["max_staleness"] = draw(st.integers(0, 12))
+        fates = {"ssp": ["drop"], "ringmaster": ["drop", "cancel"]}.get(policy, ["drop", "wait", "admit", "cancel"])
+        schedule["on_stale"] = draw(st.sampled_from(fates))
+    if policy == "event-triggered":
+        schedule["trigger"] = draw(st.sampled_from([0.2, 0.6]))
+        schedule["on_quiet"] = draw(st.sampled_from(["refresh", "keep"]))
+    return schedule
+
+
 def plain(study, horizon, seed):
-    """Drive the protocol in a plain loop; events, x at the end, and the tally."""
+    """Drive the protocol in a plain loop; events, loss at the end, and the tally."""
     delay_rng, noise_rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     law, workers = study.cluster.delay(), study.active_workers
     eigenvalues, variance, x = study.workload.modes()
     server = study.server()
+    triggered = study.rules().trigger > 0
+    held = {worker: [] for worker in range(workers)}
+    read = {}
+
+    def gradient(worker):
+        """The gradient about to be delivered; with a trigger its noise is drawn now, else by the step."""
+        g = eigenvalues * read[worker]
+        if triggered and variance.max() > 0:
+            g = g + np.sqrt(variance) * [noise_rng.standard_normal() for _ in x]
+        held[worker].append(g)
+        return float(np.sqrt(np.sum(g**2)))
+
     residual = law.mean if study.cluster.start == "staggered" else None
-    cluster = VirtualCluster(server, DelayStream(encode(law.components()), workers, delay_rng), residual_mean=residual)
-    read = {i.worker: x.copy() for i in cluster.first if isinstance(i, Start)}
+    stream = DelayStream(encode(law.components()), workers, delay_rng)
+    cluster = VirtualCluster(server, stream, residual_mean=residual, norm=gradient)
+    read.update({i.worker: x.copy() for i in cluster.first if isinstance(i, Start)})
     events = []
     while cluster.next_time <= horizon:
         now, worker, instructions = next(cluster)
-        kind, staleness = HOLD, 0
+        if not triggered:
+            gradient(worker)
+        kind, staleness = HOLD, server.version - server.reading.get(worker, server.version)
         for one in instructions:
             match one:
                 case Step(gradients=contributions):
                     kind, staleness = STEP, contributions[-1].staleness
-                    gradient = np.mean([eigenvalues * read[c.worker] for c in contributions], axis=0)
-                    if variance.max() > 0:
+                    mean = np.mean([held[c.worker].pop(0) for c in contributions], axis=0)
+                    if variance.max() > 0 and not triggered:
                         scale = np.sqrt(variance / len(contributions))
-                        gradient = gradient + scale * [noise_rng.standard_normal() for _ in x]
-                    x = x - study.learning_rate * gradient
+                        mean = mean + scale * [noise_rng.standard_normal() for _ in x]
+                    x = x - study.learning_rate * mean
                 case Drop(staleness=age):
                     kind, staleness = DROP, age
+                    held[worker].pop()
+                case Unsent():
+                    kind, staleness = UNSENT, 0
+                    held[worker].pop()
                 case Start(worker=other):
                     read[other] = x.copy()
-        events.append((now, worker, kind, staleness))
-    return np.array(events), 0.5 * float(eigenvalues @ x**2), server.tally
+                case Again():
+                    pass
+        events.append((now, worker, kind, staleness if kind != HOLD else -1))
+    return np.array(events), 0.5 * float(eigenvalues @ x**2), server
 
 
 def compiled(study, horizon, seed):
     """The same through the kernel."""
-    law, workers, bound = study.cluster.delay(), study.active_workers, study.schedule.max_staleness
+    law = study.cluster.delay()
     eigenvalues, variance, start = study.workload.modes()
     grid, loss, updates = np.array([0.0, horizon]), np.zeros(2), np.zeros(2)
     counts, log = np.zeros(4096, np.int64), np.zeros((4000, 4))
-    head = (encode(law.components()), law.mean, study.cluster.start == "staggered", workers)
-    tail = (study.learning_rate, eigenvalues, np.sqrt(variance), start, grid, np.random.default_rng(seed),
-            np.random.default_rng(seed + 1), loss, updates, counts, log)  # fmt: skip
-    bound_or_none = -1 if bound is None else bound
-    done = run_sync(*head, *tail) if study.policy == "sync" else run_async(*head, bound_or_none, *tail)
-    return log[: done[5]], float(loss[-1]), done
+    done = run(
+        encode(law.components()), law.mean, study.cluster.start == "staggered", study.active_workers,
+        encode_rules(study.rules()), study.learning_rate, eigenvalues, np.sqrt(variance), start, grid,
+        np.random.default_rng(seed), np.random.default_rng(seed + 1), loss, updates, counts, log,
+    )  # fmt: skip
+    log = log[: done[8]]
+    log[log[:, 2] == HOLD, 3] = -1
+    return log, float(loss[-1]), updates[-1], done
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    law=st.sampled_from(LAWS),
-    workers=st.integers(1, 9),
-    bound=st.none() | st.integers(0, 12),
-    policy=st.sampled_from(["async", "sync"]),
-    start=st.sampled_from(["together", "staggered"]),
-    noise=st.sampled_from([0.0, 0.1]),
-    seed=st.integers(0, 10_000),
-)
-def test_events_are_those_of_the_protocol(law, workers, bound, policy, start, noise, seed):
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), law=st.sampled_from(LAWS), workers=st.integers(1, 9), noise=st.sampled_from([0.0, 0.1]),
+       seed=st.integers(0, 10_000))  # fmt: skip
+def test_events_are_those_of_the_protocol(data, law, workers, noise, seed):
     """Same generators in, same events out: times, workers, fates, staleness, and the loss they lead to."""
-    schedule = {"policy": policy, "start": start}
-    if policy == "async" and bound is not None:
-        schedule["max_staleness"] = bound
-    study = quadratic(law, workers, 0.05, noise=noise, **schedule)
-    events, loss, tally = plain(study, 12.3, seed)
-    logged, seen, done = compiled(study, 12.3, seed)
+    study = quadratic(law, workers, 0.05, noise=noise, **data.draw(schedules(workers)))
+    events, loss, server = plain(study, 12.3, seed)
+    logged, seen, updates, done = compiled(study, 12.3, seed)
     np.testing.assert_array_equal(logged, events)
     assert seen == pytest.approx(loss, rel=1e-12)
-    assert done[1] == tally.dropped
-    if policy == "async":
-        assert done[0] == tally.applied
+    assert updates == server.version
+    for fate, count in zip(FATES, done, strict=False):
+        assert count == getattr(server.tally, fate), fate

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalewise.errors import InputError
-from stalewise.protocol.server import AsyncServer
+from stalewise.protocol import Server
 from stalewise.traces import (
     batch_fraction_to_updates,
     queue_length_to_updates,
@@ -155,7 +155,7 @@ def test_queue_length_gives_the_mean_staleness(workers, arrivals, per_update):
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_busy_workers_are_n_minus_one_stale(workers, seed):
     """The server of this project, N always-busy workers: N under way, N - 1 updates stale on average."""
-    rng, server, ages = np.random.default_rng(seed), AsyncServer(workers), []
+    rng, server, ages = np.random.default_rng(seed), Server(workers), []
     server.begin()
     for _ in range(400 * workers):
         ages.append(server.finished(int(rng.integers(workers)))[0].gradients[0].staleness)

@@ -65,7 +65,8 @@ def test_staleness_and_trace(tmp_path):
     assert run.staleness.mean == pytest.approx(7.0, rel=0.05)
     assert run.delay.mean == pytest.approx(0.08, rel=0.15)
     trace = read_trace(tmp_path / "t.csv")
-    assert len(trace) == run.gradients.applied
+    assert len(trace.durations) == run.gradients.applied
+    assert trace.censored.sum() == run.gradients.in_flight
     assert trace.staleness.mean() == pytest.approx(run.staleness.mean)
     assert run.gradients.computed == run.gradients.applied + run.gradients.in_flight
 
@@ -80,18 +81,46 @@ def test_threshold_and_synchronous():
     assert together.gradients.applied == 4 * together.updates[-1]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "most", "fates"),
+    [
+        ({"policy": "k-sync", "group": 3}, 0, {"cancelled"}),
+        ({"policy": "k-batch-sync", "group": 5}, 0, {"cancelled"}),
+        ({"policy": "k-async", "group": 2}, None, set()),
+        ({"policy": "k-batch-async", "group": 5}, None, set()),
+        ({"policy": "rennala", "group": 3}, 0, {"dropped"}),
+        ({"policy": "ringmaster", "max_staleness": 2, "on_stale": "cancel"}, 2, {"cancelled"}),
+        ({"max_staleness": 4, "on_stale": "wait"}, 4, set()),
+        ({"max_staleness": 4, "on_stale": "admit"}, 4, set()),
+        ({"policy": "event-triggered", "trigger": 1.0, "on_quiet": "keep"}, None, {"unsent"}),
+    ],
+    ids=lambda value: value.get("policy", value.get("on_stale")) if isinstance(value, dict) else "",
+)
+def test_every_policy_runs_for_real(schedule, most, fates, tmp_path):
+    """Its bound holds, its gradients have the fates it gives them, and the trace has a row for each of them."""
+    run = train(digits(4, "exponential(0.04)", 0.05, **schedule), time_limit=2.0, trace_path=tmp_path / "t.csv")
+    tally = run.gradients
+    seen = {fate for fate in ("dropped", "cancelled", "unsent", "lost") if getattr(tally, fate) > 0}
+    assert seen == fates
+    assert tally.applied > 20
+    assert most is None or run.staleness.max <= most
+    trace = read_trace(tmp_path / "t.csv")
+    assert len(trace) == tally.computed
+    assert len(trace.staleness) == tally.applied
+
+
 def test_a_killed_process_loses_nothing_else(ray, monkeypatch):
     """Killing a worker process mid-run: its gradients are counted as lost, the run goes on, the counts add up."""
     from stalewise.training import engine
 
     class Killing(engine.Fleet):
         def collect(self, timeout):
-            outcomes = super().collect(timeout)
-            self.seen = getattr(self, "seen", 0) + len(outcomes)
+            outcome = super().collect(timeout)
+            self.seen = getattr(self, "seen", 0) + (outcome is not None)
             if self.seen > 30 and not getattr(self, "killed", False):
                 self.killed = True
                 ray.kill(self.actor_of(0), no_restart=False)
-            return outcomes
+            return outcome
 
     monkeypatch.setattr(engine, "Fleet", Killing)
     run = train(digits(4, "gamma(0.05, 4)", 0.01), time_limit=6.0)

@@ -12,6 +12,13 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """``worker`` had nothing to push: it computes another gradient from the parameters it has."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class Contribution:
     """One worker's gradient inside a step, and how many versions old the parameters behind it are."""
 
@@ -21,7 +28,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Average these gradients and take one step; the parameters become ``version``."""
+    """Average these gradients and take one step; the parameters become ``version``.
+
+    They stand in the order of their arrival; a worker's that were held come before the one that has just arrived.
+    """
 
     version: int
     gradients: tuple[Contribution, ...]
@@ -36,10 +46,24 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Throw ``worker``'s gradient away: it is ``staleness`` versions old, over the threshold."""
+    """Throw away ``worker``'s gradient, just arrived: ``staleness`` versions old, it is over the threshold."""
 
     worker: int
     staleness: int
 
 
-Instruction = Start | Step | Hold | Drop
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """``worker`` keeps its gradient to itself: its norm is not above the trigger."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop ``worker``'s gradient in flight."""
+
+    worker: int
+
+
+Instruction = Start | Again | Step | Hold | Drop | Unsent | Cancel

@@ -4,12 +4,23 @@ Virtual time (`stalewise.simulation`) and real time (`stalewise.training`) drive
 event kernel is tested to give the same instructions, event for event.
 """
 
-from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 
 from stalewise import checks
 from stalewise.errors import InputError
-from stalewise.protocol.instructions import Contribution, Drop, Hold, Instruction, Start, Step
+from stalewise.protocol.instructions import (
+    Again,
+    Cancel,
+    Contribution,
+    Drop,
+    Hold,
+    Instruction,
+    Start,
+    Step,
+    Unsent,
+)
+from stalewise.protocol.rules import ADMIT, CANCEL, DROP, WAIT, Rules
 
 
 @dataclass
@@ -29,49 +40,131 @@ class Tally:
         return self.applied + self.dropped + self.cancelled + self.unsent + self.lost + self.in_flight
 
 
-class AbstractServer(ABC):
-    """A policy and its state.
+class Server:
+    """A set of `Rules` and its state; fully asynchronous unless the rules say otherwise.
 
     Attributes:
         version: Steps taken so far.
-        reading: For each worker at work, the version it read.
-        tally: What became of every gradient.
+        reading: For each worker at work, the version it read; oldest first.
+        tally: What became of every gradient; held ones count as in flight.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, rules: Rules | None = None) -> None:
         self.workers = checks.at_least("workers", workers, 1)
+        self.rules = rules or Rules()
         self.version = 0
         self.reading: dict[int, int] = {}
         self.tally = Tally()
+        self._held: list[tuple[int, int]] = []
+        self._idle: dict[int, None] = {}
+        self._waiting: dict[int, None] = {}
+        self._clock: Counter[int] = Counter()
 
     def begin(self) -> list[Instruction]:
         """Set every worker to work on the first parameters."""
-        return [self._start(worker) for worker in range(self.workers)]
+        return self._ask(range(self.workers))
 
-    def finished(self, worker: int) -> list[Instruction]:
-        """``worker``'s gradient has arrived."""
-        return self._arrived(worker, self._take(worker))
+    def finished(self, worker: int, norm: float | None = None) -> list[Instruction]:
+        """``worker``'s gradient has arrived; its ``norm`` matters to a trigger alone."""
+        version = self._take(worker)
+        if norm is not None and norm <= self.rules.trigger and self.rules.trigger > 0:
+            return self._quiet(worker, version)
+        staleness = self.version - version
+        bound = self.rules.max_staleness
+        if bound is not None and staleness > bound and self.rules.on_stale == DROP:
+            self.tally.in_flight -= 1
+            self.tally.dropped += 1
+            return [Drop(worker, staleness), *self._ask([worker])]
+        self._held.append((worker, version))
+        self._clock[worker] += 1
+        ready = self._ready()
+        if self.rules.idles or (self.rules.on_stale == WAIT and len(self._held) >= self.rules.group and not ready):
+            self._idle[worker] = None
+        freed = [] if worker in self._idle else [worker]
+        return self._step(freed) if ready else [Hold(worker), *self._ask(freed)]
 
     def lost(self, worker: int) -> list[Instruction]:
         """``worker`` died with its gradient; it may come back with `joined`."""
         self._take(worker)
         self.tally.in_flight -= 1
         self.tally.lost += 1
-        return self._departed(worker)
+        self._clock.pop(worker, None)
+        return self._step([]) if self._held and self._ready() else self._ask([])
 
     def joined(self, worker: int) -> list[Instruction]:
         """A worker that was lost is back and wants work."""
-        if worker in self.reading:
+        if worker in self.reading or worker in self._waiting:
             raise InputError(f"worker {worker} is at work already; only a lost worker can join")
-        return [self._start(worker)]
+        if worker in self._idle:
+            raise InputError(f"worker {worker} waits for the others already; only a lost worker can join")
+        self._clock[worker] = min(self._clock.values(), default=0)
+        return self._ask([worker])
 
-    @abstractmethod
-    def _arrived(self, worker: int, version: int) -> list[Instruction]:
-        """The policy: what to do with a gradient computed from ``version``."""
+    def _ready(self) -> bool:
+        """Whether what is held makes a step."""
+        if len(self._held) < self.rules.group and not (self.rules.idles and not self.reading and not self._waiting):
+            return False
+        if self.rules.on_stale != WAIT or self.rules.max_staleness is None or not self.reading:
+            return True
+        return self.version - next(iter(self.reading.values())) < self.rules.max_staleness
 
-    def _departed(self, worker: int) -> list[Instruction]:  # noqa: ARG002
-        """What a loss changes for the others; nothing by default."""
-        return []
+    def _step(self, freed: list[int]) -> list[Instruction]:
+        """Take the step, stop what it makes worthless, and set to work who waited for it."""
+        contributions = tuple(Contribution(worker, self.version - version) for worker, version in self._held)
+        self._held.clear()
+        self.version += 1
+        self.tally.in_flight -= len(contributions)
+        self.tally.applied += len(contributions)
+        stopped = self._outdated()
+        for worker in stopped:
+            self._take(worker)
+        self.tally.in_flight -= len(stopped)
+        self.tally.cancelled += len(stopped)
+        freed = [*self._idle, *freed, *stopped]
+        self._idle.clear()
+        if self.rules.flushes:
+            freed.sort()
+        return [Step(self.version, contributions), *(Cancel(worker) for worker in stopped), *self._ask(freed)]
+
+    def _outdated(self) -> list[int]:
+        """Workers whose gradient in flight a step has made worthless, the oldest first."""
+        if self.rules.flushes:
+            return list(self.reading)
+        if self.rules.on_stale != CANCEL or self.rules.max_staleness is None:
+            return []
+        oldest = self.version - self.rules.max_staleness
+        return [worker for worker, version in self.reading.items() if version < oldest]
+
+    def _quiet(self, worker: int, version: int) -> list[Instruction]:
+        self.tally.in_flight -= 1
+        self.tally.unsent += 1
+        if self.rules.on_quiet == "refresh":
+            return [Unsent(worker), *self._ask([worker])]
+        self.reading[worker] = version
+        self.tally.in_flight += 1
+        return [Unsent(worker), Again(worker)]
+
+    def _ask(self, workers) -> list[Instruction]:
+        """Start these, and whoever waits for leave to start, as far as the rules allow; first come, first served."""
+        self._waiting.update(dict.fromkeys(workers))
+        if self.rules.lead is None and (self.rules.on_stale != ADMIT or self.rules.max_staleness is None):
+            started = [self._start(worker) for worker in self._waiting]
+            self._waiting.clear()
+            return [*started]
+        slowest = min((self._clock[w] for w in (*self.reading, *self._waiting)), default=0)
+        started = []
+        for worker in list(self._waiting):
+            if self._may_start(worker, slowest):
+                del self._waiting[worker]
+                started.append(self._start(worker))
+        return started
+
+    def _may_start(self, worker: int, slowest: int) -> bool:
+        if self.rules.lead is not None:
+            return self._clock[worker] - slowest <= self.rules.lead
+        oldest = next(iter(self.reading.values()), self.version)
+        last = self.version + (len(self._held) + len(self.reading)) // self.rules.group
+        return last <= oldest + (self.rules.max_staleness or 0)
 
     def _take(self, worker: int) -> int:
         if worker not in self.reading:
@@ -82,57 +175,3 @@ class AbstractServer(ABC):
         self.reading[worker] = self.version
         self.tally.in_flight += 1
         return Start(worker, self.version)
-
-    def _step(self, contributions: tuple[Contribution, ...]) -> Step:
-        self.version += 1
-        self.tally.in_flight -= len(contributions)
-        self.tally.applied += len(contributions)
-        return Step(self.version, contributions)
-
-
-class AsyncServer(AbstractServer):
-    """Fully asynchronous SGD: every gradient is a step, and its worker reads the result.
-
-    With ``max_staleness``, a gradient whose parameters are more than that many versions old is dropped and its
-    worker reads afresh (``on_stale="drop"``; the rule of TensorFlow's DropStaleGradientOptimizer: apply if and only
-    if staleness <= threshold).
-    """
-
-    def __init__(self, workers: int, max_staleness: int | None = None) -> None:
-        super().__init__(workers)
-        self.max_staleness = None if max_staleness is None else checks.at_least("max_staleness", max_staleness, 0)
-
-    def _arrived(self, worker: int, version: int) -> list[Instruction]:
-        staleness = self.version - version
-        if self.max_staleness is not None and staleness > self.max_staleness:
-            self.tally.in_flight -= 1
-            self.tally.dropped += 1
-            return [Drop(worker, staleness), self._start(worker)]
-        return [self._step((Contribution(worker, staleness),)), self._start(worker)]
-
-
-class SyncServer(AbstractServer):
-    """Synchronous SGD: wait for every worker, average, take one step, hand everybody the result."""
-
-    def __init__(self, workers: int) -> None:
-        super().__init__(workers)
-        self._held: set[int] = set()
-
-    def joined(self, worker: int) -> list[Instruction]:
-        """A worker that was lost is back and wants work."""
-        if worker in self._held:
-            raise InputError(f"worker {worker} waits for the others already; only a lost worker can join")
-        return super().joined(worker)
-
-    def _arrived(self, worker: int, version: int) -> list[Instruction]:  # noqa: ARG002
-        self._held.add(worker)
-        return self._close_round() if not self.reading else [Hold(worker)]
-
-    def _departed(self, worker: int) -> list[Instruction]:  # noqa: ARG002
-        return self._close_round() if self._held and not self.reading else []
-
-    def _close_round(self) -> list[Instruction]:
-        present = sorted(self._held)
-        self._held.clear()
-        step = self._step(tuple(Contribution(worker, 0) for worker in present))
-        return [step, *(self._start(worker) for worker in present)]

@@ -60,7 +60,7 @@ def _simulate_quadratic(
 ) -> Trajectory:
     eigenvalues, variance, _ = study.workload.modes()
     law = study.cluster.delay()
-    gradients_a_step = study.active_workers if study.policy == "sync" else 1
+    gradients_a_step = study.rules().group
     damping = study.learning_rate * eigenvalues.min() * study.active_workers / gradients_a_step / law.mean
     per_second = seeds * len(eigenvalues) * study.active_workers / law.mean
     longest = min(study.target.time_limit or math.inf, BUDGET / per_second)
@@ -156,9 +156,7 @@ def simulate_network(
         updates=np.array([run.updates[:points] for run in runs], float),
         counts=counts,
         largest=len(counts) - 1,
-        applied=tally.applied,
-        dropped=tally.dropped,
-        in_flight=tally.in_flight,
+        tally=tally,
         ages=float(moments[1]),
         ages_squared=float(moments[2]),
     )
@@ -203,13 +201,8 @@ def _trajectory(
         loss_high=(mean + error).tolist(),
         update_rate=float(updates[-1] / span) if span > 0 else None,
         staleness=staleness,
-        delay=DelaySummary.from_moments(run.applied, run.ages, run.ages_squared),
-        gradients=Gradients(
-            computed=run.applied + run.dropped + run.in_flight,
-            applied=run.applied,
-            dropped=run.dropped,
-            in_flight=run.in_flight,
-        ),
+        delay=DelaySummary.from_moments(run.tally.applied, run.ages, run.ages_squared),
+        gradients=Gradients.from_tally(run.tally),
         mean_square_stable=False if run.blew_up or growing else None,
         noise_floor=floor,
         time_to_target=reached,

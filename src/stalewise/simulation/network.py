@@ -1,16 +1,25 @@
 """Networks in virtual time: real gradients, plain loop, one gradient computed when its parameters are read."""
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from stalewise.delays.compiled import DelayStream, encode
-from stalewise.protocol import Drop, Start, Step
+from stalewise.protocol import Again, Cancel, Deliveries, Drop, Instruction, Start, Step, Unsent
 from stalewise.simulation.loop import VirtualCluster
 from stalewise.study import Study
 from stalewise.workloads import AbstractNetwork
 
 BLOW_UP = 1e3
+
+
+class Computed(NamedTuple):
+    """A gradient, the parameters behind it, and when they were read [s]."""
+
+    gradient: np.ndarray
+    parameters: np.ndarray
+    read_at: float
 
 
 class NetworkRun:
@@ -33,14 +42,15 @@ class NetworkRun:
         self._study, self._network, self._seed = study, network, seed
         self._parameters = start
         self._index: Counter[int] = Counter()
-        self._gradients: dict[int, np.ndarray] = {}
-        self._read_at: dict[int, float] = {}
+        self._computing: dict[int, Computed] = {}
+        self._delivered: Deliveries[Computed] = Deliveries()
         self.counts: Counter[int] = Counter()
         self.age_moments = np.zeros(3)
         residual = law.mean if study.cluster.start == "staggered" else None
         self._cluster = VirtualCluster(
-            self.server, DelayStream(encode(law.components()), study.active_workers, delay_rng), residual_mean=residual
-        )
+            self.server, DelayStream(encode(law.components()), study.active_workers, delay_rng), residual_mean=residual,
+            norm=self._norm,
+        )  # fmt: skip
         for instruction in self._cluster.first:
             self._obey(instruction, 0.0)
         self._interval = 0.5 * law.mean
@@ -62,7 +72,8 @@ class NetworkRun:
         while not self.blew_up and self.time[-1] < until:
             due = len(self.time) * self._interval
             while self._cluster.next_time <= due:
-                now, _, instructions = next(self._cluster)
+                now, worker, instructions = next(self._cluster)
+                self._delivered.add(worker, self._computing[worker])
                 for instruction in instructions:
                     self._obey(instruction, now)
             loss = self._network.loss(self._parameters)
@@ -71,23 +82,35 @@ class NetworkRun:
             self.loss.append(np.inf if self.blew_up else loss)
             self.updates.append(self.server.version)
 
-    def _obey(self, instruction, now: float) -> None:
+    def _obey(self, instruction: Instruction, now: float) -> None:
         match instruction:
             case Start(worker=worker):
-                batch = (self._seed, worker, self._index[worker])
-                self._gradients[worker], _ = self._network.gradient(self._parameters, batch, self._study.batch_size)
-                self._read_at[worker] = now
-                self._index[worker] += 1
-            case Drop(worker=worker):
-                del self._gradients[worker]
-            case Step(gradients=contributions):
-                for one in contributions:
-                    age = now - self._read_at[one.worker]
-                    self.age_moments += (1.0, age, age * age)
-                    self.counts[one.staleness] += 1
-                self._parameters = take_step(
-                    self._parameters, [self._gradients.pop(c.worker) for c in contributions], self._study.learning_rate
-                )
+                self._compute(worker, self._parameters, now)
+            case Again(worker=worker):
+                self._compute(worker, self._computing[worker].parameters, self._computing[worker].read_at)
+            case Cancel(worker=worker):
+                del self._computing[worker]
+            case Drop(worker=worker) | Unsent(worker=worker):
+                self._delivered.last(worker)
+            case Step() as step:
+                self._step(step, now)
+
+    def _compute(self, worker: int, parameters: np.ndarray, read_at: float) -> None:
+        batch = (self._seed, worker, self._index[worker])
+        gradient, _ = self._network.gradient(parameters, batch, self._study.batch_size)
+        self._computing[worker] = Computed(gradient, parameters, read_at)
+        self._index[worker] += 1
+
+    def _norm(self, worker: int) -> float:
+        return float(np.linalg.norm(self._computing[worker].gradient))
+
+    def _step(self, step: Step, now: float) -> None:
+        taken = self._delivered.used(step)
+        for one, computed in zip(step.gradients, taken, strict=True):
+            age = now - computed.read_at
+            self.age_moments += (1.0, age, age * age)
+            self.counts[one.staleness] += 1
+        self._parameters = take_step(self._parameters, [c.gradient for c in taken], self._study.learning_rate)
 
 
 def take_step(parameters: np.ndarray, gradients: list[np.ndarray], learning_rate: float) -> np.ndarray:

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.delays.compiled import encode
-from stalewise.simulation.kernel import run_async, run_sync
+from stalewise.protocol import Tally
+from stalewise.simulation.kernel import encode_rules, run
 from stalewise.study import Study
 
 Array = NDArray[np.float64]
+FATES = ("applied", "dropped", "cancelled", "unsent", "in_flight")  # in the order in which the kernel returns them
 COUNTED = 1 << 18  # greater staleness is counted as this, unless four times the workers is more
 
 
@@ -25,7 +27,7 @@ class Ensemble:
         updates: Updates of every seed by then, shape (seeds, points).
         counts: How often each staleness was applied, shape (length,).
         largest: Largest staleness applied.
-        applied, dropped, in_flight: Gradients, summed over seeds.
+        tally: What became of every gradient, summed over seeds.
         ages, ages_squared: Sums over applied gradients [s], [s^2].
     """
 
@@ -34,9 +36,7 @@ class Ensemble:
     updates: Array
     counts: Array
     largest: int
-    applied: int
-    dropped: int
-    in_flight: int
+    tally: Tally
     ages: float
     ages_squared: float
 
@@ -61,20 +61,19 @@ def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensembl
     eigenvalues, variance, start = study.workload.modes()
     noise = np.sqrt(variance / study.batch_size)
     workers = study.active_workers
-    bound = study.schedule.max_staleness
-    is_sync = study.policy == "sync"
+    rules = study.rules()
+    bound = rules.max_staleness
     length = min(64 * workers + 256, max(4 * workers, COUNTED)) if bound is None else min(bound, COUNTED) + 1
 
-    def run(child: np.random.SeedSequence):
+    def repeat(child: np.random.SeedSequence):
         delay_rng, noise_rng = (np.random.default_rng(s) for s in child.spawn(2))
         loss, updates = np.full(len(time), np.inf), np.zeros(len(time))
         counts, log = np.zeros(length, np.int64), np.zeros((0, 4))
-        head = (encoded, law.mean, study.cluster.start == "staggered", workers)
-        tail = (
-            study.learning_rate, eigenvalues, noise, start, time, delay_rng, noise_rng, loss, updates, counts, log,
+        done = run(
+            encoded, law.mean, study.cluster.start == "staggered", workers, encode_rules(rules), study.learning_rate,
+            eigenvalues, noise, start, time, delay_rng, noise_rng, loss, updates, counts, log,
         )  # fmt: skip
-        done = run_sync(*head, *tail) if is_sync else run_async(*head, -1 if bound is None else bound, *tail)
-        reached = done[6]
+        reached = done[9]
         if reached < len(time):
             loss[reached - 1 :] = np.inf
             updates[reached:] = updates[reached - 1]
@@ -82,17 +81,15 @@ def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensembl
 
     children = np.random.SeedSequence(seed).spawn(seeds)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(run, children))
-    ends = np.array([done[:5] for *_, done in results], float)
+        results = list(pool.map(repeat, children))
+    ends = np.array([done[:8] for *_, done in results], float)
     return Ensemble(
         time=time,
         loss=np.array([loss for loss, *_ in results]),
         updates=np.array([updates for _, updates, *_ in results]),
         counts=_added([counts for _, _, counts, _ in results]),
-        largest=int(ends[:, 4].max()),
-        applied=int(ends[:, 0].sum()),
-        dropped=int(ends[:, 1].sum()),
-        in_flight=seeds * workers,
-        ages=float(ends[:, 2].sum()),
-        ages_squared=float(ends[:, 3].sum()),
+        largest=int(ends[:, 7].max()),
+        tally=Tally(**{name: int(ends[:, i].sum()) for i, name in enumerate(FATES)}),
+        ages=float(ends[:, 5].sum()),
+        ages_squared=float(ends[:, 6].sum()),
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import integrate
 
 from stalewise.delays import AbstractDelay
+from stalewise.errors import InputError
 from stalewise.simulation.quadratic import run_ensemble
 from stalewise.staleness.law import StalenessLaw, has_formula, law_from_counts, staleness_law
 from stalewise.staleness.renewal import count_moments
@@ -78,10 +79,12 @@ class Arrivals:
 def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
     """Arrivals and staleness of a study's schedule: by formula where there is one, else counted in virtual time."""
     delay, workers = study.cluster.delay(), study.active_workers
-    if not has_formula(delay):
-        return _measured(study, delay, seed)
-    if study.policy == "sync":
+    if study.schedule.trigger > 0:
+        raise InputError("policy 'event-triggered' has no formula: how much is sent depends on the loss; use simulate")
+    if has_formula(delay) and study.policy == "sync":
         return _synchronous(delay, workers)
+    if not has_formula(delay) or study.policy not in ("async", "event-triggered") or study.schedule.on_stale != "drop":
+        return _measured(study, delay, seed)
     bound = study.schedule.max_staleness
     if bound is not None and staleness_law(delay, workers).pmf[bound + 1 :].sum() > 1e-4:
         return _measured(study, delay, seed)
@@ -168,17 +171,16 @@ def _measured(study: Study, delay: AbstractDelay, seed: int) -> Arrivals:
         beyond = np.maximum(at - time[-1], 0.0)
         return np.interp(at, time, mean) + rate * beyond, np.interp(at, time, variance) + growth * beyond
 
-    average = run.ages / max(run.applied, 1)
-    spread = math.sqrt(max(run.ages_squared / max(run.applied, 1) - average**2, 0.0))
-    is_sync = study.policy == "sync"
-    what = "with drops" if run.dropped else "no formula for these delays"
+    average = run.ages / max(run.tally.applied, 1)
+    spread = math.sqrt(max(run.ages_squared / max(run.tally.applied, 1) - average**2, 0.0))
+    what = "no formula for these delays" if not has_formula(delay) else f"{study.policy} with bound or group"
     return Arrivals(
         rate=rate,
-        gradients_a_step=workers if is_sync else 1,
-        staleness=law_from_counts(run.counts, f"counted over {run.applied} gradients in virtual time, {what}"),
+        gradients_a_step=study.rules().group,
+        staleness=law_from_counts(run.counts, f"counted over {run.tally.applied} gradients in virtual time, {what}"),
         delay_mean=average,
         delay_cv=spread / average if average > 0 else 0.0,
-        acceptance=run.applied / max(run.applied + run.dropped, 1),
+        acceptance=run.tally.applied / max(run.tally.computed - run.tally.in_flight, 1),
         counts=counts,
         memoryless=False,
         heavy_tailed=False,

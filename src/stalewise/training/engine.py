@@ -13,7 +13,7 @@ import numpy as np
 from stalewise import checks
 from stalewise.delays.compiled import DelayStream, encode
 from stalewise.errors import InputError, NotConvergedError
-from stalewise.protocol import Drop, Start, Step
+from stalewise.protocol import Again, Cancel, Deliveries, Drop, Instruction, Start, Step, Unsent
 from stalewise.simulation.network import BLOW_UP, take_step
 from stalewise.study import Study
 from stalewise.traces import TraceWriter
@@ -93,7 +93,7 @@ class _Run:
         self._delays = DelayStream(encode(law.components()), study.active_workers, rng) if inject else None
         self._server = study.server()
         self._parameters = network.start(seed)
-        self._gradients: dict[int, tuple[np.ndarray, Outcome]] = {}
+        self._delivered: Deliveries[tuple[np.ndarray, Outcome]] = Deliveries()
         self._staleness: Counter[int] = Counter()
         self._ages: list[float] = []
         self._overruns: list[float] = []
@@ -108,7 +108,8 @@ class _Run:
         self._obey(self._server.begin(), first=True)
         cost = 0.0
         while not self._ended:
-            for outcome in self._fleet.collect(timeout=0.1):
+            outcome = self._fleet.collect(timeout=0.1)
+            if outcome is not None:
                 self._arrive(outcome)
             now = time.monotonic() - self._began
             if now - self._time[-1] >= max(0.5 * self.cycle, cost / EVALUATION_SHARE) or now >= limit:
@@ -118,6 +119,10 @@ class _Run:
                 self._ended = self._why_stop(now, limit)
                 if progress:
                     progress(min(now / limit, 1.0), self._message(now))
+        for _, outcome in self._delivered.left():
+            self._write(outcome, applied=None)
+        for worker, began in self._fleet.in_flight():
+            self._write_unfinished(worker, began)
 
     def _arrive(self, outcome: Outcome) -> None:
         worker = outcome.worker
@@ -125,11 +130,13 @@ class _Run:
             self._lose(outcome)
             return
         if outcome.drawn is not None:
-            overrun = outcome.finished.ended - outcome.pulled - outcome.drawn
+            overrun = outcome.finished.ended - outcome.began - outcome.drawn
             self._overruns.append(overrun)
             self._late += outcome.finished.computed > outcome.drawn
-        self._gradients[worker] = (outcome.finished.gradient, outcome)
-        self._obey(self._server.finished(worker))
+        gradient = outcome.finished.gradient
+        self._delivered.add(worker, (gradient, outcome))
+        norm = float(np.linalg.norm(gradient)) if self._server.rules.trigger > 0 else None
+        self._obey(self._server.finished(worker, norm))
 
     def _acceptable(self, gradient: np.ndarray) -> bool:
         good = gradient.shape == self._parameters.shape and bool(np.isfinite(gradient).all())
@@ -145,24 +152,30 @@ class _Run:
             time.sleep(REST_AFTER_LOSS)
         self._obey(self._server.joined(outcome.worker))
 
-    def _obey(self, instructions, *, first: bool = False) -> None:
+    def _obey(self, instructions: list[Instruction], *, first: bool = False) -> None:
         for instruction in instructions:
             match instruction:
                 case Start(worker=worker):
                     self._fleet.dispatch(
                         worker, self._parameters, self._seed, self._delay(worker, first), time.monotonic()
                     )
-                case Drop(worker=worker):
-                    self._write(self._gradients.pop(worker)[1], applied=None)
-                case Step(version=version, gradients=contributions):
-                    taken = [self._gradients.pop(one.worker) for one in contributions]
-                    for one, (_, outcome) in zip(contributions, taken, strict=True):
-                        self._staleness[one.staleness] += 1
-                        self._write(outcome, applied=version - 1, pulled=version - 1 - one.staleness)
-                    gradients = [gradient for gradient, _ in taken]
-                    now = time.monotonic()
-                    self._ages += [now - outcome.pulled for _, outcome in taken]
-                    self._parameters = take_step(self._parameters, gradients, self._study.learning_rate)
+                case Again(worker=worker):
+                    self._fleet.again(worker, self._seed, self._delay(worker, first=False), time.monotonic())
+                case Cancel(worker=worker):
+                    self._write_unfinished(worker, self._fleet.cancel(worker))
+                case Drop(worker=worker) | Unsent(worker=worker):
+                    self._write(self._delivered.last(worker)[1], applied=None)
+                case Step() as step:
+                    self._step(step)
+
+    def _step(self, step: Step) -> None:
+        taken = self._delivered.used(step)
+        now = time.monotonic()
+        for one, (_, outcome) in zip(step.gradients, taken, strict=True):
+            self._staleness[one.staleness] += 1
+            self._ages.append(now - outcome.pulled)
+            self._write(outcome, applied=step.version - 1, pulled=step.version - 1 - one.staleness)
+        self._parameters = take_step(self._parameters, [g for g, _ in taken], self._study.learning_rate)
 
     def _delay(self, worker: int, first: bool) -> float | None:
         if self._delays is None:
@@ -176,12 +189,17 @@ class _Run:
             return
         self._writer.write(
             worker=str(outcome.worker),
-            start=outcome.pulled - self._began,
+            start=outcome.began - self._began,
             end=outcome.finished.ended - self._began,
             pulled_version="" if pulled is None else pulled,
             applied_version="" if applied is None else applied,
             compute=outcome.finished.computed,
         )
+
+    def _write_unfinished(self, worker: int, began: float) -> None:
+        """A gradient that never ended: a row without an end, which `read_trace` takes for censored."""
+        if self._writer is not None:
+            self._writer.write(worker=str(worker), start=began - self._began)
 
     def _record(self, now: float) -> None:
         loss = self._network.loss(self._parameters)
