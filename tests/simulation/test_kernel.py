@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stalewise.delays.compiled import DelayStream, encode
 from stalewise.protocol import POLICIES, Again, Drop, Start, Step, Unsent
-from stalewise.simulation.kernel import DROP, HOLD, STEP, UNSENT, encode_rules, run
+from stalewise.simulation.kernel import DROP, HOLD, STEP, UNSENT, Fleet, Problem, Records, run
 from stalewise.simulation.loop import VirtualCluster
 from stalewise.simulation.quadratic import FATES
 from studies import quadratic
@@ -89,16 +89,15 @@ def compiled(study, horizon, seed):
     """The same through the kernel."""
     law = study.cluster.delay()
     eigenvalues, variance, start = study.workload.modes()
-    grid, loss, updates = np.array([0.0, horizon]), np.zeros(2), np.zeros(2)
-    counts, log = np.zeros(4096, np.int64), np.zeros((4000, 4))
-    done = run(
-        encode(law.components()), law.mean, study.cluster.start == "staggered", study.active_workers,
-        encode_rules(study.rules()), study.learning_rate, eigenvalues, np.sqrt(variance), start, grid,
-        np.random.default_rng(seed), np.random.default_rng(seed + 1), loss, updates, counts, log,
-    )  # fmt: skip
-    log = log[: done[8]]
+    fleet = Fleet(study.active_workers, encode(law.components()), law.mean, study.cluster.start == "staggered")
+    grid = np.array([0.0, horizon])
+    records = Records(grid, np.zeros(2), np.zeros(2), np.zeros(4096, np.int64), np.zeros((4000, 4)))
+    problem = Problem(eigenvalues, np.sqrt(variance), start, study.learning_rate)
+    rngs = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+    counts = run(fleet, study.rules(), problem, records, *rngs)
+    log = records.log[: counts.events]
     log[log[:, 2] == HOLD, 3] = -1
-    return log, float(loss[-1]), updates[-1], done
+    return log, records, counts
 
 
 @settings(max_examples=300, deadline=None)
@@ -108,9 +107,9 @@ def test_events_are_those_of_the_protocol(data, law, workers, noise, seed):
     """Same generators in, same events out: times, workers, fates, staleness, and the loss they lead to."""
     study = quadratic(law, workers, 0.05, noise=noise, **data.draw(schedules(workers)))
     events, loss, server = plain(study, 12.3, seed)
-    logged, seen, updates, done = compiled(study, 12.3, seed)
+    logged, records, counts = compiled(study, 12.3, seed)
     np.testing.assert_array_equal(logged, events)
-    assert seen == pytest.approx(loss, rel=1e-12)
-    assert updates == server.version
-    for fate, count in zip(FATES, done, strict=False):
-        assert count == getattr(server.tally, fate), fate
+    assert records.loss[-1] == pytest.approx(loss, rel=1e-12)
+    assert records.updates[-1] == server.version
+    for fate in FATES:
+        assert getattr(counts, fate) == getattr(server.tally, fate), fate

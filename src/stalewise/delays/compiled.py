@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stalewise.jit import compiled, inlined
+
 
 class Kind(enum.IntEnum):
     """What `draw` does for one component."""
@@ -80,7 +82,7 @@ def new_cursors(law, workers, rng):  # pragma: no cover
     return cursors
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def draw(law, cursors, worker, rng):  # pragma: no cover
     """One delay [s] of ``worker``; moves its replay cursors on."""
     total = 0.0
@@ -111,7 +113,7 @@ def draw(law, cursors, worker, rng):  # pragma: no cover
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draw_residual(law, cursors, worker, rng, mean):  # pragma: no cover
     """Time [s] until ``worker`` finishes, its clock having run since long before: 20 to 21 mean cycles."""
     clock = -(20.0 + rng.random()) * mean
