@@ -104,11 +104,17 @@ def _weibull(law, s):
 
 def _weibull_ray(k, z):
     """Trapezoid rule in log x^k on a ray inside the sector where both factors fall; digits make up for cancellation."""
+    lost = float(k) * math.log(max(2.0 * float(k) / math.pi, 1.0)) + 5.0  # by cancellation, in powers of e
+    with mp.workdps(int(40 + lost)):
+        return _trapezoid(k, z, lost)
+
+
+def _trapezoid(k, z, lost):
     angle = min(0.75 * float(mp.arg(z)), math.copysign(1.0, float(mp.arg(z))) * 1.2 / float(k), key=abs)
     strip = min(0.5 * math.pi - float(k) * abs(angle), 1.4, float(k))
     size = float(abs(z))
     low = min(0.0, -float(k) * math.log(size / max(float(k), 1.0))) - 70.0
-    step = mp.mpf(2 * math.pi * strip / (51.0 - min(low + 70.0, 0.0)))
+    step = mp.mpf(2 * math.pi * strip / (51.0 + lost - min(low + 70.0, 0.0)))
     turn, turned = mp.expjpi(-angle / math.pi), mp.expjpi(-angle * float(k) / math.pi)
     y, x = mp.exp(low), mp.exp(low / k)
     ratio, root = mp.exp(step), mp.exp(step / k)

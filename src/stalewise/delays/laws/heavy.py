@@ -20,7 +20,7 @@ from stalewise.errors import InputError
 _BLOCK = 1 << 20  # integrand values held at once
 _PARETO_POINTS = 401
 RAY_POINTS = 500  # divided by shapes below 1
-BEND_STEP = 0.09  # of the width of the integrand's peak in log x
+BEND_STEP = 0.07  # of the width of the integrand's peak in log x
 BENT, MOST_POINTS = 2.0, 40_000
 LEAST_SHAPE, MOST_SHAPE = 0.02, 200.0
 

@@ -109,7 +109,8 @@ class AbstractSampled(AbstractDelay):
     def _summed(self, s: Complex) -> Complex:
         values, weights = self._distinct
         rows = max(_BLOCK // len(values), 1)
-        return np.concatenate([np.exp(-s[i : i + rows, None] * values) @ weights for i in range(0, len(s), rows)])
+        pieces = [np.exp(-s[i : i + rows, None] * values) @ weights for i in range(0, len(s), rows)]
+        return np.asarray(np.concatenate(pieces), np.complex128)
 
     def _interpolated(self, s: Complex, depth: int) -> Complex:
         centers, half, table = self._panelled(depth)
