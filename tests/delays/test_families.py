@@ -148,7 +148,7 @@ def test_samples_follow_the_law(law, seed):
         return
     assert stats.kstest(law.sample(4000, rng), law.cdf).pvalue > 1e-5
     if law.independent:
-        source = DelayStream(encode(law.components()), 1, rng)
+        source = DelayStream(encode(law.components(), law.mean), 1, rng)
         assert stats.kstest([source.next(0) for _ in range(4000)], law.cdf).pvalue > 1e-5
 
 
@@ -185,7 +185,7 @@ def test_compiled_nested_laws_follow_the_law():
         Mixture((inner + Gamma(1.0, 3.0), Regimes((inner, Pareto(2.0, 6.0)), 8.0) + Constant(0.2)), (3.0, 1.0)),
         Regimes((inner + Weibull(1.0, 2.0), Regimes((Exponential(0.2), Normal(1.0, 0.3)), 4.0)), (20.0, 10.0)),
     ):
-        source = DelayStream(encode(law.components()), 2, np.random.default_rng(3))
+        source = DelayStream(encode(law.components(), law.mean), 2, np.random.default_rng(3))
         draws = np.array([source.next(i % 2) for i in range(40_000)])
         for values, expected in ((draws, law.mean), ((draws - law.mean) ** 2, law.variance)):
             batches = values.reshape(40, 1000).mean(axis=1)
@@ -207,7 +207,7 @@ def test_regimes_last_their_dwell_and_correlate_as_they_say():
     Means over independent workers, 4.5 standard errors: six checks, one false alarm in 20,000 seeds.
     """
     law = Regimes((Exponential(1.0), Constant(0.5), Gamma(4.0, 2.0)), (10.0, 5.0, 40.0))
-    source = DelayStream(encode(law.components()), 200, np.random.default_rng(0))
+    source = DelayStream(encode(law.components(), law.mean), 200, np.random.default_rng(0))
     x = np.array([[source.next(w) for _ in range(600)] for w in range(200)])
     off = x - law.mean
     for lag in (1, 3, 10):
@@ -226,7 +226,7 @@ def test_regimes_last_their_dwell_and_correlate_as_they_say():
 def test_autocorrelation_of_nested_memory():
     """A mixture that uses regimes half of the time: covariance from its own counts, against 200 compiled workers."""
     law = Mixture((Regimes((Constant(1.0), Constant(5.0)), 25.0), Exponential(1.0)), (1.0, 1.0)) + Uniform(0.0, 1.0)
-    source = DelayStream(encode(law.components()), 200, np.random.default_rng(5))
+    source = DelayStream(encode(law.components(), law.mean), 200, np.random.default_rng(5))
     x = np.array([[source.next(w) for _ in range(400)] for w in range(200)]) - law.mean
     for lag in (1, 4):
         products = (x[:, :-lag] * x[:, lag:]).mean(axis=1)
@@ -239,7 +239,7 @@ def test_staggered_workers_are_in_a_regime_by_its_share_of_time():
     4.5 standard errors: one false alarm in 150,000 seeds.
     """
     law = Regimes((Constant(1.0), Constant(10.0)), 1e6)
-    source = DelayStream(encode(law.components()), 2000, np.random.default_rng(1))
+    source = DelayStream(encode(law.components(), law.mean), 2000, np.random.default_rng(1))
     for worker in range(2000):
         source.residual(worker, law.mean)
     slow = np.mean([source.next(worker) == 10.0 for worker in range(2000)])

@@ -22,6 +22,7 @@ from stalewise.delays.laws import (
     Weibull,
 )
 from stalewise.delays.text import files_of, parse_delay, rename_files
+from stalewise.delays.workers import Workers
 
 __all__ = [
     "AbstractChoice",
@@ -43,6 +44,7 @@ __all__ = [
     "Sum",
     "Uniform",
     "Weibull",
+    "Workers",
     "files_of",
     "fit_delay",
     "parse_delay",

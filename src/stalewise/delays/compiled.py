@@ -66,6 +66,9 @@ class Encoded(NamedTuple):
     ranges: NDArray[np.int64]
     spans: NDArray[np.int64]
     table: NDArray[np.float64]
+    programs: NDArray[np.int64]
+    means: NDArray[np.float64]
+    group: NDArray[np.int32]
 
 
 class _Program:
@@ -115,16 +118,27 @@ class _Program:
         return self.length - len(values)
 
 
-def encode(components: tuple[Component, ...]) -> Encoded:
-    """Lay components out as flat arrays."""
-    program = _Program()
-    program.write(components, 1.0)
+def encode(components: tuple[Component, ...], mean: float) -> Encoded:
+    """Lay the components of one law, of this mean [s], out as flat arrays."""
+    return encode_groups([(1, components, mean)])
+
+
+def encode_groups(groups: list[tuple[int, tuple[Component, ...], float]]) -> Encoded:
+    """Lay out the laws of groups of workers, each given as (workers, components, mean [s])."""
+    program, programs = _Program(), []
+    for _, components, _ in groups:
+        begin = len(program.kinds)
+        program.write(components, 1.0)
+        programs.append((begin, len(program.kinds)))
     return Encoded(
         np.array(program.kinds, np.int64),
         np.array(program.parameters, float).reshape(-1, 2),
         np.array(program.ranges, np.int64).reshape(-1, 2),
         np.array(program.spans, np.int64).reshape(-1, 2),
         np.concatenate(program.table) if program.table else np.zeros(1),
+        np.array(programs, np.int64),
+        np.array([mean for *_, mean in groups], float),
+        np.repeat(np.arange(len(groups), dtype=np.int32), [count for count, *_ in groups]),
     )
 
 
@@ -193,6 +207,8 @@ def draw(law, cursors, worker, rng):  # pragma: no cover
     total = 0.0
     at = 0
     end = len(law.kinds)
+    if len(law.programs) > 1:
+        at, end = law.programs[law.group[worker], 0], law.programs[law.group[worker], 1]
     while at < end:
         kind = law.kinds[at]
         a = law.parameters[at, 0]
@@ -227,13 +243,15 @@ def draw(law, cursors, worker, rng):  # pragma: no cover
 
 
 @compiled
-def draw_residual(law, cursors, worker, rng, mean):  # pragma: no cover
+def draw_residual(law, cursors, worker, rng):  # pragma: no cover
     """Time [s] until ``worker`` finishes, its clock having run since long before: 20 to 21 mean cycles.
 
     The regimes it was in then are drawn by the share of time spent in each: a delay of regime i and what passes
     between two of them last m_i + mean/share - m on average, with m the regimes' mean delay.
     """
-    for at in range(len(law.kinds)):
+    group = law.group[worker] if len(law.programs) > 1 else 0
+    mean = law.means[group]
+    for at in range(law.programs[group, 0], law.programs[group, 1]):
         if law.kinds[at] == 11:
             first = law.ranges[at, 0]
             between = mean / law.parameters[at, 0] - law.parameters[at, 1]
@@ -262,6 +280,6 @@ class DelayStream:
         """Delay of ``worker``'s next gradient [s]."""
         return float(draw(self._law, self._cursors, worker, self._rng))
 
-    def residual(self, worker: int, mean: float) -> float:
+    def residual(self, worker: int) -> float:
         """Time [s] to the end of ``worker``'s first gradient when clocks are in their stationary state."""
-        return float(draw_residual(self._law, self._cursors, worker, self._rng, mean))
+        return float(draw_residual(self._law, self._cursors, worker, self._rng))

@@ -70,7 +70,7 @@ def make_pilot(study: Study, timing: Arrivals, few: int | None = None) -> Pilot:
         learning_rate=study.learning_rate * ratio * shorter,
         batch_size=max(1, round(batch * ratio * shorter)),
         max_staleness=None,
-    ).with_delay(_every_nth(study.cluster.delay(), workers, few))
+    ).with_delay(_every_nth(study.delay(), workers, few))
     cycle = shorter * workers / timing.rate
     return Pilot(smaller, seconds=cycle * arrivals(smaller).rate / few, updates=ratio * shorter)
 

@@ -28,6 +28,7 @@ WORKER = np.dtype(
         ("previous", "i4"),  # in the same day, -1 for the first
         ("older", "i4"),  # in flight, by start: a ring closed by the record after the last worker
         ("newer", "i4"),
+        ("stage", "i4"),  # 0 at work, 1 on the shared link
     ],
     align=True,
 )

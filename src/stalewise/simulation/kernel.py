@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from stalewise.delays.compiled import Encoded, draw, draw_residual, new_cursors
 from stalewise.jit import compiled, inlined
-from stalewise.protocol import ON_STALE, Rules
+from stalewise.protocol import ON_STALE, Rules, weigh
 from stalewise.simulation.calendar import WORKER, cancel, clear, first, new_calendar, pop, push
 
-STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3
+STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3  # what became of an arrival; STEP also logs the end of a trainer's step
 _DROP, _WAIT, _ADMIT, _CANCEL = range(4)
 BLOW_UP = 1e12
+TRAINER = -1  # the worker that is logged with the end of a trainer's step
+_HELD = np.dtype([("read_at", "f8"), ("version", "i8")])
 
 Array = NDArray[np.float64]
 
@@ -32,12 +34,14 @@ class Problem(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """Workers and how long their gradients take."""
+    """Workers and how long their gradients take; of the shared link or trainer, ``service``, if there is one."""
 
     workers: int
     law: Encoded
     mean_cycle: float
     staggered: bool
+    serves: bool
+    service: Encoded
 
 
 class Counts(NamedTuple):
@@ -82,6 +86,10 @@ class _EncodedRules(NamedTuple):
     lead: int
     trigger: float
     keeps: bool
+    trains: bool
+    weight: int
+    first: float
+    second: float
 
 
 class _Lists(NamedTuple):
@@ -95,17 +103,20 @@ class _Lists(NamedTuple):
     line: NDArray[np.int64]
     idle: NDArray[np.int64]
     freed: NDArray[np.int64]
-    held_at: Array
-    held_age: NDArray[np.int64]
+    held: NDArray
 
 
 class _Position(NamedTuple):
-    """Room for the parameters: now, as each worker read them, one gradient, and the sum of those held."""
+    """Room for the parameters: now, as each worker read them, one gradient, the sum of those held, and each held one.
+
+    The last is for a trainer, which uses some and leaves the others.
+    """
 
     now: Array
     read: Array
     gradient: Array
     total: Array
+    held: Array
 
 
 def run(
@@ -126,21 +137,32 @@ def run(
         -1 if rules.lead is None else rules.lead,
         rules.trigger,
         rules.on_quiet == "keep",
+        rules.trains,
+        rules.weight.code,
+        rules.weight.first,
+        rules.weight.second,
     )
     room = rules.group + workers
+    if rules.trains:
+        room += rules.group * (encoded.bound + 1)
     lists = _Lists(
         np.empty(workers, np.int64),
         np.zeros(3, np.int64),
         np.empty(workers, np.int64),
         np.arange(workers + 1),
-        np.empty(room),
-        np.empty(room, np.int64),
+        np.empty(room, _HELD),
     )
-    position = _Position(problem.start.copy(), np.empty((workers, modes)), np.empty(modes), np.zeros(modes))
+    position = _Position(
+        problem.start.copy(),
+        np.empty((workers, modes)),
+        np.empty(modes),
+        np.zeros(modes),
+        np.empty((room if rules.trains else 0, modes)),
+    )
     cursors = new_cursors(fleet.law, workers, delay_rng)
     return _run(
-        fleet, cursors, np.zeros(workers + 1, WORKER), new_calendar(workers, fleet.mean_cycle), encoded, lists,
-        position, problem, records, delay_rng, noise_rng,
+        fleet, cursors, new_cursors(fleet.service, 1, delay_rng), np.zeros(workers + 2, WORKER),
+        new_calendar(workers + 1, fleet.mean_cycle), encoded, lists, position, problem, records, delay_rng, noise_rng,
     )  # fmt: skip
 
 
@@ -173,12 +195,12 @@ def _norm(gradient, noise, rng):  # pragma: no cover
 
 
 @inlined
-def _step(position, problem, held, noisy, rng):  # pragma: no cover
-    """Move along the mean of what is held; ``noisy`` if its noise is to be added here."""
+def _step(position, problem, taken, squares, rng):  # pragma: no cover
+    """Move along the mean of gradients summed up; ``squares`` of their weights if noise is to be added here, else 0."""
     for i in range(len(position.now)):
-        mean = position.total[i] / held
-        if noisy and problem.noise[i] > 0.0:
-            mean += problem.noise[i] / np.sqrt(held) * rng.standard_normal()
+        mean = position.total[i] / taken
+        if squares > 0.0 and problem.noise[i] > 0.0:
+            mean += problem.noise[i] * np.sqrt(squares) / taken * rng.standard_normal()
         position.now[i] -= problem.learning_rate * mean
         position.total[i] = 0.0
 
@@ -233,31 +255,56 @@ def _not_ahead(lists, freeing, workers, lead, slowest):  # pragma: no cover
     return freeing
 
 
+@inlined
+def _add(position, weight):  # pragma: no cover
+    """Add a gradient to the sum."""
+    for mode in range(len(position.now)):
+        position.total[mode] += weight * position.gradient[mode]
+
+
+@compiled
+def _fresh(lists, position, head, held, oldest):  # pragma: no cover
+    """Throw out what is held and was read before version ``oldest``; how many stay, and the oldest version of them."""
+    room, kept, stalest = len(lists.held), 0, np.int64(1 << 62)
+    for i in range(held):
+        one, to = (head + i) % room, (head + kept) % room
+        version = lists.held[one].version
+        if version >= oldest:
+            stalest = min(stalest, version)
+            lists.held[to].version, lists.held[to].read_at = version, lists.held[one].read_at
+            for mode in range(len(position.now)):
+                position.held[to, mode] = position.held[one, mode]
+            kept += 1
+    return kept, stalest
+
+
 @compiled
 def _run(
-    fleet, cursors, workers, calendar, rules, lists, position, problem, records, delay_rng, noise_rng
+    fleet, cursors, service_cursors, workers, calendar, rules, lists, position, problem, records, delay_rng, noise_rng
 ):  # pragma: no cover
     count, law = fleet.workers, fleet.law
-    group, bound, lead, trigger = rules.group, rules.bound, rules.lead, rules.trigger
-    admits = bound >= 0 and rules.on_stale == _ADMIT
+    group, bound, lead, trigger, trains = rules.group, rules.bound, rules.lead, rules.trigger, rules.trains
+    strict = bound >= 0 and rules.on_stale == _ADMIT
+    admits = strict or trains
     waits = bound >= 0 and rules.on_stale == _WAIT
     cancels = bound >= 0 and rules.on_stale == _CANCEL
     drops = bound >= 0 and rules.on_stale == _DROP
-    in_order = rules.flushes or admits or waits or cancels  # who is in flight is kept by start, in a ring
-    ring = count  # the record that closes the ring
+    in_order = rules.flushes or strict or waits or cancels  # who is in flight is kept by start, in a ring
+    links = fleet.serves and not trains  # gradients pass a shared link
+    ring, trainer = count, count + 1  # records: the one that closes the ring, and the trainer's
     workers[ring].older = workers[ring].newer = ring
-    modes, grid = len(position.now), records.grid
+    modes, grid, room = len(position.now), records.grid, len(lists.held)
     limit = _blow_up_limit(problem)
     version = applied = dropped = cancelled = unsent = largest = events = point = 0
-    flying = held = idling = slowest = next_order = 0
+    flying = held = head = idling = slowest = next_order = stalest = 0
     at_slowest = count
-    ages = ages_squared = now = 0.0
+    ages = ages_squared = now = link_free = squares = 0.0
+    training = began = False
     freeing = count
-    began = False
     while True:
         # -- set to work who is free, and who waits for leave, as far as the rules allow
         if admits:
-            oldest = workers[workers[ring].newer].version if flying > 0 else version
+            oldest = workers[workers[ring].newer].version if strict and flying > 0 else version
             freeing = _admitted(lists, freeing, rules, version, oldest, held + flying)
         elif lead >= 0:
             freeing = _not_ahead(lists, freeing, workers, lead, slowest)
@@ -268,8 +315,9 @@ def _run(
             me = workers[worker]
             me.version = version
             me.read_at = now
+            me.stage = 0
             if fleet.staggered and not began:
-                me.due = now + draw_residual(law, cursors, worker, delay_rng, fleet.mean_cycle)
+                me.due = now + draw_residual(law, cursors, worker, delay_rng)
             else:
                 me.due = now + draw(law, cursors, worker, delay_rng)
             me.order = next_order
@@ -282,7 +330,7 @@ def _run(
         flying += freeing
         freeing = 0
         began = True
-        # -- the next arrival
+        # -- the next event
         worker = first(calendar, workers, cancels)
         me = workers[worker]
         now = me.due
@@ -300,26 +348,44 @@ def _run(
                 )
         pop(calendar)
         staleness = version - me.version
-        for mode in range(modes):
-            position.gradient[mode] = problem.eigenvalues[mode] * position.read[worker, mode]
-        quiet = trigger > 0.0 and _norm(position.gradient, problem.noise, noise_rng) <= trigger
-        if quiet and rules.keeps:
-            unsent += 1
-            me.due = now + draw(law, cursors, worker, delay_rng)
-            me.order = next_order
-            next_order += 1
-            push(calendar, workers, worker, cancels)
-            if events < len(records.log):
-                log = records.log[events]
-                log[0], log[1], log[2], log[3] = now, worker, UNSENT, 0
-            events += 1
-            continue
-        flying -= 1
-        if in_order:
-            workers[me.older].newer = me.newer
-            workers[me.newer].older = me.older
+        stepping = trains and worker == trainer
+        again = quiet = False
+        if not stepping:
+            through = links and me.stage == 1
+            for mode in range(modes):
+                position.gradient[mode] = position.read[worker, mode]
+                if not (through and trigger > 0.0):  # else the gradient itself stands there, its noise drawn
+                    position.gradient[mode] *= problem.eigenvalues[mode]
+            quiet = trigger > 0.0 and not through and _norm(position.gradient, problem.noise, noise_rng) <= trigger
+            again = quiet and rules.keeps
+            if again or (links and not through and not quiet):
+                if again:
+                    unsent += 1
+                    me.due = now + draw(law, cursors, worker, delay_rng)
+                else:
+                    for mode in range(modes if trigger > 0.0 else 0):
+                        position.read[worker, mode] = position.gradient[mode]
+                    me.stage = 1
+                    link_free = max(link_free, now) + draw(fleet.service, service_cursors, 0, delay_rng)
+                    me.due = link_free
+                me.order = next_order
+                next_order += 1
+                push(calendar, workers, worker, cancels)
+                if again and events < len(records.log):
+                    log = records.log[events]
+                    log[0], log[1], log[2], log[3] = now, worker, UNSENT, 0
+                events += again
+                continue
+            flying -= 1
+            if in_order:
+                workers[me.older].newer = me.newer
+                workers[me.newer].older = me.older
         fate = HOLD
-        if quiet:
+        blocked = False
+        if stepping:
+            training = False
+            worker = TRAINER
+        elif quiet:
             fate = UNSENT
             unsent += 1
             staleness = 0
@@ -329,9 +395,17 @@ def _run(
             dropped += 1
             lists.freed[0], freeing = worker, 1
         else:
-            for mode in range(modes):
-                position.total[mode] += position.gradient[mode]
-            lists.held_at[held], lists.held_age[held] = me.read_at, staleness
+            place = held
+            if trains:
+                place = (head + held) % room
+                stalest = me.version if held == 0 else min(stalest, me.version)
+                for mode in range(modes):
+                    position.held[place, mode] = position.gradient[mode]
+            else:
+                weight = weigh(rules.weight, rules.first, rules.second, staleness)
+                _add(position, weight)
+                squares += weight * weight
+            lists.held[place].read_at, lists.held[place].version = me.read_at, me.version
             held += 1
             if lead >= 0:
                 at_slowest -= me.clock == slowest
@@ -340,50 +414,73 @@ def _run(
                     slowest += 1
                     for other in range(count):
                         at_slowest += workers[other].clock == slowest
-            ready = held >= group
-            blocked = ready and waits and flying > 0 and version - workers[workers[ring].newer].version >= bound
+            stepping = held >= group and not trains
+            blocked = stepping and waits and flying > 0 and version - workers[workers[ring].newer].version >= bound
+            stepping = stepping and not blocked
             if rules.idles or blocked:
                 lists.idle[idling] = worker
                 idling += 1
             else:
                 lists.freed[0], freeing = worker, 1
-            if ready and not blocked:
-                fate = STEP
-                _step(position, problem, held, trigger <= 0.0, noise_rng)
-                for i in range(held):
-                    age = now - lists.held_at[i]
-                    ages += age
-                    ages_squared += age * age
-                    largest = max(largest, lists.held_age[i])
-                    records.staleness[min(lists.held_age[i], len(records.staleness) - 1)] += 1
-                version += 1
-                applied += held
-                held = 0
-                if idling > 0:  # they begin first
-                    if freeing > 0:
-                        lists.freed[idling] = lists.freed[0]
-                    for i in range(idling):
-                        lists.freed[i] = lists.idle[i]
-                    freeing += idling
-                    idling = 0
-                if rules.flushes:
-                    cancelled += flying
-                    flying = 0
-                    clear(calendar)
-                    workers[ring].older = workers[ring].newer = ring
-                    for i in range(count):
-                        lists.freed[i] = i
-                    freeing = count
-                while cancels and flying > 0 and version - workers[workers[ring].newer].version > bound:
-                    stopped = workers[ring].newer
-                    after = workers[stopped].newer
-                    workers[ring].newer = after
-                    workers[after].older = ring
-                    cancel(calendar, workers, stopped)
-                    flying -= 1
-                    cancelled += 1
-                    lists.freed[freeing] = stopped
-                    freeing += 1
+        if stepping:
+            fate = STEP
+            taken = group if trains else held
+            for i in range(taken):
+                place = (head + i) % room if trains else i
+                age = now - lists.held[place].read_at
+                ages += age
+                ages_squared += age * age
+                staleness = version - lists.held[place].version
+                largest = max(largest, staleness)
+                records.staleness[min(staleness, len(records.staleness) - 1)] += 1
+                if trains:
+                    for mode in range(modes):
+                        position.gradient[mode] = position.held[place, mode]
+                    weight = weigh(rules.weight, rules.first, rules.second, staleness)
+                    _add(position, weight)
+                    squares += weight * weight
+            _step(position, problem, taken, squares if trigger <= 0.0 else 0.0, noise_rng)
+            squares = 0.0
+            version += 1
+            applied += taken
+            held -= taken
+            if trains:
+                head = (head + taken) % room
+                if drops and held > 0 and version - stalest > bound:
+                    kept, stalest = _fresh(lists, position, head, held, version - bound)
+                    dropped += held - kept
+                    held = kept
+            if idling > 0:  # they begin first
+                if freeing > 0:
+                    lists.freed[idling] = lists.freed[0]
+                for i in range(idling):
+                    lists.freed[i] = lists.idle[i]
+                freeing += idling
+                idling = 0
+            if rules.flushes:
+                cancelled += flying
+                flying = 0
+                clear(calendar)
+                workers[ring].older = workers[ring].newer = ring
+                for i in range(count):
+                    lists.freed[i] = i
+                freeing = count
+            while cancels and flying > 0 and version - workers[workers[ring].newer].version > bound:
+                stopped = workers[ring].newer
+                after = workers[stopped].newer
+                workers[ring].newer = after
+                workers[after].older = ring
+                cancel(calendar, workers, stopped)
+                flying -= 1
+                cancelled += 1
+                lists.freed[freeing] = stopped
+                freeing += 1
+        if trains and not training and held >= group:
+            training = True
+            workers[trainer].due = now + draw(fleet.service, service_cursors, 0, delay_rng)
+            workers[trainer].order = next_order
+            next_order += 1
+            push(calendar, workers, trainer, cancels)
         if events < len(records.log):
             log = records.log[events]
             log[0], log[1], log[2], log[3] = now, worker, fate, staleness

@@ -54,15 +54,27 @@ def _added(counts: list[NDArray[np.int64]]) -> Array:
     return total
 
 
+def fleet_of(study: Study) -> Fleet:
+    """Active workers of a study, and its link or trainer, for the kernel."""
+    workers, service = study.workers(), study.cluster.service_law()
+    return Fleet(
+        workers.count,
+        workers.encoded(),
+        workers.mean_cycle,
+        study.cluster.start == "staggered",
+        service.mean > 0,
+        encode(service.components(), service.mean),
+    )
+
+
 def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
     """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
-    law = study.cluster.delay()
     eigenvalues, variance, start = study.workload.modes()
     moving = (start != 0.0) | (variance > 0.0)  # the others stay at 0
     noise = np.sqrt(variance[moving] / study.batch_size)
     problem = Problem(eigenvalues[moving], noise, start[moving], study.learning_rate)
-    workers = study.active_workers
-    fleet = Fleet(workers, encode(law.components()), law.mean, study.cluster.start == "staggered")
+    fleet = fleet_of(study)
+    workers = fleet.workers
     rules = study.rules()
     bound = rules.max_staleness
     length = min(64 * workers + 256, max(4 * workers, COUNTED)) if bound is None else min(bound, COUNTED) + 1

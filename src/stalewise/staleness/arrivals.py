@@ -78,7 +78,7 @@ class Arrivals:
 
 def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
     """Arrivals and staleness of a study's schedule: by formula where there is one, else counted in virtual time."""
-    delay, workers = study.cluster.delay(), study.active_workers
+    delay, workers = study.delay(), study.active_workers
     if study.schedule.trigger > 0:
         raise InputError("policy 'event-triggered' has no formula: how much is sent depends on the loss; use simulate")
     if has_formula(delay) and study.policy == "sync":
