@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from stalewise.delays import Constant, Exponential, Gamma, Lognormal, Sum, fit_delay, parse_delay
-from stalewise.delays.fit import LEAST, rank_laws
+from stalewise.delays.fitting import LEAST, rank_laws
 from stalewise.errors import InputError
 from stalewise.traces import Trace, read_trace
 
@@ -241,7 +241,7 @@ def test_as_dict_is_strict_json_with_the_agreed_keys():
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert {"source", "pooled", "workers", "autocorrelation", "heterogeneity", "staleness"} <= plain.keys()
     assert {"quantiles", "histogram", "sentences", "notes"} <= plain.keys()
-    assert {"law", "candidates", "goodness", "mean", "cv", "count"} == plain["pooled"].keys()
+    assert {"law", "candidates", "goodness", "mean", "cv", "count", "censored"} == plain["pooled"].keys()
     histogram = plain["histogram"]
     assert np.diff(histogram["edges"]) @ histogram["density"] == pytest.approx(0.995, abs=0.005)
     assert np.diff(histogram["edges"]) @ histogram["fitted_density"] == pytest.approx(0.995, abs=0.02)

@@ -1,6 +1,6 @@
 """How long one gradient takes [s]: laws, sums, Laplace transforms, fitting."""
 
-from stalewise.delays.fit import DelayFit, fit_delay
+from stalewise.delays.fitting import Cost, DelayFit, WorkerFit, fit_delay
 from stalewise.delays.laws import (
     AbstractDelay,
     Constant,
@@ -18,6 +18,7 @@ from stalewise.delays.text import files_of, parse_delay, rename_files
 __all__ = [
     "AbstractDelay",
     "Constant",
+    "Cost",
     "DelayFit",
     "Empirical",
     "Exponential",
@@ -27,6 +28,7 @@ __all__ = [
     "ShiftedExponential",
     "Sum",
     "Uniform",
+    "WorkerFit",
     "files_of",
     "fit_delay",
     "parse_delay",

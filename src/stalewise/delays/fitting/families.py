@@ -1,0 +1,383 @@
+r"""Families of laws and the one of each that makes measured delays most likely.
+
+Delays that ended contribute their density to the likelihood, those that had not (censored) the probability of lasting
+longer than they are known to: :math:`\ell = \sum_i \log f(x_i) + \sum_j \log S(c_j)`. Closed forms are used where there
+are any; with censored delays, Newton's method on sufficient statistics. Data enter in units of their mean.
+
+Sources:
+    Johnson, Kotz & Balakrishnan (1994), Continuous Univariate Distributions 1; Lawless (2003), Statistical Models and
+    Methods for Lifetime Data (censoring); Cheng & Iles (1987) on shifts whose likelihood has no bound.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from stalewise.delays.fitting.maximum import maximise
+from stalewise.delays.fitting.sample import Sample
+from stalewise.delays.laws import (
+    AbstractContinuous,
+    AbstractDelay,
+    Constant,
+    Exponential,
+    Gamma,
+    Lognormal,
+    ShiftedExponential,
+    Sum,
+    Uniform,
+)
+
+Array = NDArray[np.float64]
+_WIDEST_LOG = 100.0  # variance of the logarithm beyond which a mean and cv exist on paper only
+
+
+class Found(NamedTuple):
+    """Parameters that maximise a family's likelihood, and the greatest log-likelihood."""
+
+    parameters: tuple[float, ...]
+    log_likelihood: float
+
+
+Search = Callable[[Sample], Found | None]
+
+
+class Family(NamedTuple):
+    """A family of laws: its name, how many parameters are fitted, and the fit of a law with rounded parameters.
+
+    ``fit`` takes a sample and returns None where the family adds nothing to a simpler one.
+    """
+
+    name: str
+    parameters: int
+    fit: Callable[[Sample], AbstractDelay | None]
+
+
+# Families of one and two parameters whose likelihood has a maximum inside.
+
+
+def exponential(sample: Sample) -> Found:
+    """Total time over the number of delays that ended; exact with censoring."""
+    d = sample.count
+    total = float(sample.weights @ sample.values + sample.censored_weights @ sample.censored)
+    return Found((total / d,), -d * (math.log(total / d) + 1.0))
+
+
+def gamma(sample: Sample) -> Found:
+    r"""Mean and shape; without censoring the shape solves :math:`\log k - \psi(k) = \log\bar x - \overline{\log x}`."""
+    mean, log_mean, d = sample.mean, sample.average(np.log(sample.values)), sample.count
+    shape = _gamma_shape(math.log(mean) - log_mean)
+
+    def ended(mean: float, shape: float, x: float) -> float:
+        return d * (shape * math.log(shape / mean) - math.lgamma(shape) + (shape - 1.0) * log_mean - shape * x / mean)
+
+    if len(sample.censored) == 0 or shape > 1e7:
+        return Found((mean, shape), ended(mean, shape, mean))
+
+    def objective(theta: Array) -> float:
+        m, k = mean * math.exp(theta[0]), math.exp(theta[1])
+        return ended(m, k, mean) + float(sample.censored_weights @ _log_gamma_survival(k, k / m * sample.censored))
+
+    theta, value = maximise(objective, np.array([0.0, math.log(shape)]))
+    return Found((mean * math.exp(theta[0]), math.exp(theta[1])), value)
+
+
+def lognormal(sample: Sample) -> Found | None:
+    """Mean and standard deviation of the logarithm."""
+    logs = np.log(sample.values)
+    mean, d = sample.average(logs), sample.count
+    variance = sample.average((logs - mean) ** 2)
+    if variance > _WIDEST_LOG or variance <= 0:
+        return None
+
+    def objective(theta: Array) -> float:
+        middle, sigma = theta[0], math.exp(theta[1])
+        square = variance + (mean - middle) ** 2
+        ended = -d * (theta[1] + 0.5 * math.log(2.0 * math.pi) + mean + 0.5 * square / sigma**2)
+        return ended + float(sample.censored_weights @ special.log_ndtr((middle - bounds) / sigma))
+
+    bounds = np.log(sample.censored)
+    theta = np.array([mean, 0.5 * math.log(variance)])
+    value = objective(theta)
+    if len(bounds):
+        theta, value = maximise(objective, theta)
+    return Found((float(theta[0]), math.exp(theta[1])), value)
+
+
+def weibull(sample: Sample) -> Found | None:
+    r"""Scale and shape; the shape solves one equation with censoring as without.
+
+    :math:`1/k = \sum_{all} t^k \log t/\sum_{all} t^k - \overline{\log x}`, the last mean over those that ended.
+    """
+    top = max(float(sample.values[-1]), float(sample.censored[-1]) if len(sample.censored) else 0.0)
+    all_logs = np.log(np.concatenate([sample.values, sample.censored]) / top)
+    weights = np.concatenate([sample.weights, sample.censored_weights])
+    log_mean, d = sample.average(np.log(sample.values / top)), sample.count
+
+    def equation(shape: float) -> float:
+        powers = weights * np.exp(shape * all_logs)
+        return 1.0 / shape - float(powers @ all_logs) / float(powers.sum()) + log_mean
+
+    low = high = 1.2 / max(sample.average((np.log(sample.values / top) - log_mean) ** 2) ** 0.5, 1e-9)
+    while equation(low) < 0 and low > 1e-3:
+        low *= 0.5
+    while equation(high) > 0 and high < 1e9:
+        high *= 2.0
+    if not equation(low) >= 0 >= equation(high):
+        return None
+    shape = low if low == high else float(optimize.brentq(equation, low, high, xtol=1e-12, rtol=1e-10))  # type: ignore[arg-type]
+    total = float(weights @ np.exp(shape * all_logs))
+    scale = (total / d) ** (1.0 / shape)
+    value = d * (math.log(shape) - shape * math.log(scale) - 1.0 + (shape - 1.0) * log_mean - math.log(top))
+    return Found((scale * top, shape), value)
+
+
+def truncated_normal(sample: Sample) -> Found | None:
+    """Mean and standard deviation of the normal law before it is cut off at 0; None where its mean is not positive."""
+    mean, spread, d = sample.mean, sample.spread, sample.count
+    if spread <= 0:
+        return None
+
+    def objective(theta: Array) -> float:
+        middle, sigma = mean * theta[0], math.exp(theta[1])
+        square = spread**2 + (mean - middle) ** 2
+        total = d + float(sample.censored_weights.sum())
+        ended = -d * (theta[1] + 0.5 * math.log(2.0 * math.pi) + 0.5 * square / sigma**2)
+        lasting = float(sample.censored_weights @ special.log_ndtr((middle - sample.censored) / sigma))
+        return ended + lasting - total * float(special.log_ndtr(middle / sigma))
+
+    theta = np.array([1.0, math.log(spread)])
+    value = objective(theta)
+    if len(sample.censored) or mean < 9.0 * spread:
+        theta, value = maximise(objective, theta)
+    return Found((mean * float(theta[0]), math.exp(theta[1])), value) if theta[0] > 0.01 else None
+
+
+def hyperexponential(sample: Sample) -> Found | None:
+    """Two exponential phases: means and the weight of the first; None where one exponential does as well.
+
+    Thirty steps of expectation and maximisation from three starts, the best of them finished by Newton's method.
+    """
+    mean = exponential(sample).parameters[0]
+    if len(sample.censored) == 0 and sample.spread <= mean:
+        return None
+    x, w, c, v = sample.values / mean, sample.weights, sample.censored / mean, sample.censored_weights
+
+    def objective(theta: Array) -> float:
+        first, second = math.exp(-theta[0]), math.exp(-theta[1])
+        share = np.array([-np.logaddexp(0.0, -theta[2]), -np.logaddexp(0.0, theta[2])])
+        ended = np.logaddexp(share[0] - theta[0] - first * x, share[1] - theta[1] - second * x)
+        lasting = np.logaddexp(share[0] - first * c, share[1] - second * c)
+        return float(w @ ended + v @ lasting)
+
+    starts = [_phases(x, w, c, v, split) for split in (0.5, 0.9, 0.99)]
+    start = max(starts, key=objective)
+    theta, value = maximise(objective, start)
+    share = float(special.expit(theta[2]))
+    if not 1e-6 < share < 1.0 - 1e-6 or abs(theta[0] - theta[1]) < 1e-3 or np.abs(theta).max() > 25:
+        return None
+    return Found((mean * math.exp(theta[0]), mean * math.exp(theta[1]), share), value - sample.count * math.log(mean))
+
+
+def _phases(x: Array, w: Array, c: Array, v: Array, split: float) -> Array:
+    """Logarithms of two means and the log odds of the first, after thirty steps from a split at a quantile."""
+    place = min(max(int(np.searchsorted(np.cumsum(w), split * w.sum())), 1), len(x) - 1)
+    short, long = w[:place] @ x[:place] / w[:place].sum(), w[place:] @ x[place:] / w[place:].sum()
+    share = w[:place].sum() / w.sum()
+    for _ in range(30):
+        odds_x = (1.0 / share - 1.0) * short / long * np.exp(x * (1.0 / short - 1.0 / long))
+        odds_c = (1.0 / share - 1.0) * np.exp(np.minimum(c * (1.0 / short - 1.0 / long), 700.0))
+        mine, mine_c = w / (1.0 + odds_x), v / (1.0 + odds_c)
+        other, other_c = w - mine, v - mine_c
+        share = (mine.sum() + mine_c.sum()) / (w.sum() + v.sum())
+        share = min(max(share, 1e-9), 1.0 - 1e-9)
+        short = max((mine @ x + mine_c @ (c + short)) / max(mine.sum() + mine_c.sum(), 1e-12), 1e-9)
+        long = max((other @ x + other_c @ (c + long)) / max(other.sum() + other_c.sum(), 1e-12), 1e-9)
+        if short > long:
+            short, long, share = long, short, 1.0 - share
+    return np.array([math.log(short), math.log(long), math.log(share / (1.0 - share))])
+
+
+# Families with an end: the likelihood grows towards it.
+
+
+def _exponential(sample: Sample) -> AbstractDelay:
+    return Exponential(rounded(exponential(sample).parameters[0]))
+
+
+def _shifted_exponential(sample: Sample) -> AbstractDelay:
+    shift = rounded(sample.values[0], -1)
+    rest = sample.less(shift)
+    return ShiftedExponential(shift, rounded(exponential(rest).parameters[0]))
+
+
+def _uniform(sample: Sample) -> AbstractDelay:
+    low, high = float(sample.values[0]), float(sample.values[-1])
+    bounds, weights = sample.censored, sample.censored_weights
+    bounds, weights = bounds[bounds > low], weights[bounds > low]
+    if len(bounds):
+        least = max(high, float(bounds[-1]) * (1.0 + 1e-9))
+        total = sample.count + float(weights.sum())
+
+        def loss(log_width: float) -> float:
+            end = least + math.exp(log_width)
+            return total * math.log(end - low) - float(weights @ np.log(end - bounds))
+
+        found = optimize.minimize_scalar(
+            loss, bounds=(math.log(1e-9 * least), math.log(1e3 * least)), method="bounded", options={"xatol": 1e-6}
+        )
+        high = least + math.exp(found.x)
+    return Uniform(rounded(low, -1), rounded(high, +1))
+
+
+def _gamma(sample: Sample) -> AbstractDelay:
+    mean, shape = gamma(sample).parameters
+    return Gamma(rounded(mean), rounded(shape))
+
+
+def _lognormal(sample: Sample) -> AbstractDelay | None:
+    found = lognormal(sample)
+    if found is None:
+        return None
+    middle, sigma = found.parameters
+    if sigma**2 > _WIDEST_LOG:
+        return None
+    return Lognormal(rounded(math.exp(middle + 0.5 * sigma**2)), rounded(math.sqrt(math.expm1(sigma**2))))
+
+
+def _shifted(search: Search, fit: Callable[[Sample], AbstractDelay | None]) -> Callable[[Sample], AbstractDelay | None]:
+    r"""A family with a constant before it: search the log of the room between the constant and the smallest delay.
+
+    The likelihood has no bound as the room nears 0, so it is held at :math:`(\bar x - \min x)/n` or more, the gap one
+    expects between the end of a law with positive density there and the least of n draws.
+    """
+
+    def fitted(sample: Sample) -> AbstractDelay | None:
+        first = float(sample.values[0])
+        least = (sample.mean - first) / sample.count
+        if not 0 < least < first:
+            return None
+
+        def loss(log_room: float) -> float:
+            found = search(sample.less(first - math.exp(log_room)))
+            return math.inf if found is None else -found.log_likelihood
+
+        rooms = np.linspace(math.log(least), math.log(first), 25)
+        losses = [loss(room) for room in rooms]
+        best = int(np.argmin(losses))
+        around = (rooms[max(best - 1, 0)], rooms[min(best + 1, len(rooms) - 1)])
+        found = optimize.minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
+        room = min((float(found.x), float(rooms[best])), key=loss)  # pyright: ignore[reportAttributeAccessIssue]
+        shift = rounded(max(first - math.exp(room), 0.0), -1)
+        moving = fit(sample.less(shift)) if shift > 1e-9 * first else None
+        return None if moving is None else moving + Constant(shift)
+
+    return fitted
+
+
+def shape_of(law: AbstractDelay) -> Family:
+    """The family of one parameter that has the shape of ``law``: a worker's own pace, everything else shared."""
+
+    def fit(sample: Sample) -> AbstractDelay | None:
+        if len(sample.censored) == 0:
+            return scaled(law, sample.mean / law.mean)
+        middle = math.log(exponential(sample).parameters[0] / law.mean)
+
+        def loss(log_factor: float) -> float:
+            one = scaled(law, math.exp(log_factor))
+            return -float(
+                sample.weights @ log_density(one, sample.values)
+                + sample.censored_weights @ log_survival(one, sample.censored)
+            )
+
+        found = optimize.minimize_scalar(
+            loss, bounds=(middle - 1.0, middle + 1.0), method="bounded", options={"xatol": 1e-6}
+        )
+        return scaled(law, math.exp(found.x))  # pyright: ignore[reportAttributeAccessIssue]
+
+    return Family("shape_of_all", 1, fit)
+
+
+def scaled(law: AbstractDelay, factor: float) -> AbstractDelay:
+    """The law of ``factor`` times the delay."""
+    match law:
+        case Sum(parts):
+            moving = scaled(parts[0], factor)
+            for part in parts[1:]:
+                moving = moving + scaled(part, factor)
+            return moving
+        case Constant(value):
+            return Constant(rounded(value * factor))
+        case ShiftedExponential(shift, mean):
+            return ShiftedExponential(rounded(shift * factor), rounded(mean * factor))
+        case Gamma(mean, shape):
+            return Gamma(rounded(mean * factor), shape)
+        case Lognormal(mean, cv):
+            return Lognormal(rounded(mean * factor), cv)
+        case Uniform(low, high):
+            return Uniform(rounded(low * factor, -1), rounded(high * factor, +1))
+    raise TypeError(f"no family has the law {law}")
+
+
+def log_density(law: AbstractDelay, t: Array) -> Array:
+    """Logarithm of the density [1/s] of a law that a family fits, element by element."""
+    if isinstance(law, Sum):
+        moving, fixed = law.parts
+        return log_density(moving, t - fixed.mean)
+    assert isinstance(law, AbstractContinuous)
+    return np.asarray(law.frozen.logpdf(t), float)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def log_survival(law: AbstractDelay, t: Array) -> Array:
+    """Logarithm of the probability of lasting longer, element by element."""
+    if isinstance(law, Sum):
+        moving, fixed = law.parts
+        return log_survival(moving, t - fixed.mean)
+    assert isinstance(law, AbstractContinuous)
+    return np.asarray(law.frozen.logsf(t), float)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+CONSTANT = Family("constant", 1, lambda sample: Constant(rounded(sample.mean)))
+
+FAMILIES = (
+    Family("exponential", 1, _exponential),
+    Family("shifted_exponential", 2, _shifted_exponential),
+    Family("gamma", 2, _gamma),
+    Family("lognormal", 2, _lognormal),
+    Family("uniform", 2, _uniform),
+    Family("shifted_gamma", 3, _shifted(gamma, _gamma)),
+    Family("shifted_lognormal", 3, _shifted(lognormal, _lognormal)),
+)
+
+
+def _gamma_shape(gap: float) -> float:
+    """Solve log k - digamma(k) = gap > 0; Minka's start is right to 1.5 %, Newton in 1/k does the rest."""
+    gap = max(gap, 1e-15)
+    shape = (3.0 - gap + math.sqrt((gap - 3.0) ** 2 + 24.0 * gap)) / (12.0 * gap)
+    if shape > 1e4:
+        return shape
+    for _ in range(4):
+        slope = shape - shape * shape * float(special.polygamma(1, shape))
+        shape = 1.0 / (1.0 / shape + (math.log(shape) - float(special.digamma(shape)) - gap) / slope)
+    return shape
+
+
+def _log_gamma_survival(shape: float, t: Array) -> Array:
+    """Logarithm of Q(k, t); where it underflows, the first terms of its expansion for large t."""
+    survival = special.gammaincc(shape, t)
+    small = survival < 1e-290
+    far = np.where(small, np.maximum(t, shape + 1.0), 1.0)
+    tail = (shape - 1.0) * np.log(far) - far - math.lgamma(shape) - np.log1p(np.minimum(-(shape - 1.0) / far, 0.0))
+    return np.where(small, np.where(small, tail, 0.0), np.log(np.where(small, 1.0, survival)))
+
+
+def rounded(value: float, direction: int = 0) -> float:
+    """``value`` to six significant digits; not above it for ``direction`` -1, not below it for +1."""
+    value = float(value)
+    near = float(f"{value:.6g}")
+    if value > 0 and (near - value) * direction < 0:
+        near = float(f"{near + direction * 10.0 ** (math.floor(math.log10(value)) - 5):.6g}")
+    return near
