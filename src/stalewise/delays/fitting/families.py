@@ -32,6 +32,7 @@ from stalewise.delays.laws import (
 )
 
 Array = NDArray[np.float64]
+IMPOSSIBLE = 1e100  # what a search sees in place of an infinite loss
 _WIDEST_LOG = 100.0  # variance of the logarithm beyond which a mean and cv exist on paper only
 
 
@@ -42,7 +43,7 @@ class Found(NamedTuple):
     log_likelihood: float
 
 
-Search = Callable[[Sample], Found | None]
+Search = Callable[[Sample, "tuple[float, ...] | None"], Found | None]
 
 
 class Family(NamedTuple):
@@ -66,8 +67,8 @@ def exponential(sample: Sample) -> Found:
     return Found((total / d,), -d * (math.log(total / d) + 1.0))
 
 
-def gamma(sample: Sample) -> Found:
-    r"""Mean and shape; without censoring the shape solves :math:`\log k - \psi(k) = \log\bar x - \overline{\log x}`."""
+def gamma(sample: Sample, near: tuple[float, ...] | None = None) -> Found:
+    r"""Mean and shape, with censoring from ``near``; without censoring the shape solves :math:`\log k - \psi(k) = \log\bar x - \overline{\log x}`."""
     mean, log_mean, d = sample.mean, sample.average(np.log(sample.values)), sample.count
     shape = _gamma_shape(math.log(mean) - log_mean)
 
@@ -81,12 +82,13 @@ def gamma(sample: Sample) -> Found:
         m, k = mean * math.exp(theta[0]), math.exp(theta[1])
         return ended(m, k, mean) + float(sample.censored_weights @ _log_gamma_survival(k, k / m * sample.censored))
 
-    theta, value = maximise(objective, np.array([0.0, math.log(shape)]))
+    first = (mean, shape) if near is None else near
+    theta, value = maximise(objective, np.array([math.log(first[0] / mean), math.log(first[1])]))
     return Found((mean * math.exp(theta[0]), math.exp(theta[1])), value)
 
 
-def lognormal(sample: Sample) -> Found | None:
-    """Mean and standard deviation of the logarithm."""
+def lognormal(sample: Sample, near: tuple[float, ...] | None = None) -> Found | None:
+    """Mean and standard deviation of the logarithm, with censoring from ``near``."""
     logs = np.log(sample.values)
     mean, d = sample.average(logs), sample.count
     variance = sample.average((logs - mean) ** 2)
@@ -103,7 +105,7 @@ def lognormal(sample: Sample) -> Found | None:
     theta = np.array([mean, 0.5 * math.log(variance)])
     value = objective(theta)
     if len(bounds):
-        theta, value = maximise(objective, theta)
+        theta, value = maximise(objective, theta if near is None else np.array([near[0], math.log(near[1])]))
     return Found((float(theta[0]), math.exp(theta[1])), value)
 
 
@@ -252,7 +254,8 @@ def _shifted(search: Search, fit: Callable[[Sample], AbstractDelay | None]) -> C
     r"""A family with a constant before it: search the log of the room between the constant and the smallest delay.
 
     The likelihood has no bound as the room nears 0, so it is held at :math:`(\bar x - \min x)/n` or more, the gap one
-    expects between the end of a law with positive density there and the least of n draws.
+    expects between the end of a law with positive density there and the least of n draws. With censored delays the
+    search begins around the best room without them: they say little about the smallest delay.
     """
 
     def fitted(sample: Sample) -> AbstractDelay | None:
@@ -260,22 +263,33 @@ def _shifted(search: Search, fit: Callable[[Sample], AbstractDelay | None]) -> C
         least = (sample.mean - first) / sample.count
         if not 0 < least < first:
             return None
-
-        def loss(log_room: float) -> float:
-            found = search(sample.less(first - math.exp(log_room)))
-            return math.inf if found is None else -found.log_likelihood
-
         rooms = np.linspace(math.log(least), math.log(first), 25)
-        losses = [loss(room) for room in rooms]
-        best = int(np.argmin(losses))
-        around = (rooms[max(best - 1, 0)], rooms[min(best + 1, len(rooms) - 1)])
-        found = optimize.minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
-        room = min((float(found.x), float(rooms[best])), key=loss)  # pyright: ignore[reportAttributeAccessIssue]
+        room = _best_room(search, sample.ended, rooms, first)
+        if len(sample.censored):
+            room = _best_room(search, sample, np.clip(room + np.linspace(-1.0, 1.0, 5), rooms[0], rooms[-1]), first)
         shift = rounded(max(first - math.exp(room), 0.0), -1)
         moving = fit(sample.less(shift)) if shift > 1e-9 * first else None
         return None if moving is None else moving + Constant(shift)
 
     return fitted
+
+
+def _best_room(search: Search, sample: Sample, rooms: Array, first: float) -> float:
+    """The logarithm of the room with the greatest likelihood, near the best of ``rooms``."""
+    near: list[tuple[float, ...] | None] = [None]
+
+    def loss(log_room: float) -> float:
+        found = search(sample.less(first - math.exp(log_room)), near[-1])
+        if found is None:
+            return IMPOSSIBLE
+        near.append(found.parameters)
+        return -found.log_likelihood
+
+    losses = [loss(room) for room in rooms]
+    best = int(np.argmin(losses))
+    around = (rooms[max(best - 1, 0)], rooms[min(best + 1, len(rooms) - 1)])
+    found = optimize.minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
+    return min((float(found.x), float(rooms[best])), key=loss)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def shape_of(law: AbstractDelay) -> Family:
@@ -288,10 +302,9 @@ def shape_of(law: AbstractDelay) -> Family:
 
         def loss(log_factor: float) -> float:
             one = scaled(law, math.exp(log_factor))
-            return -float(
-                sample.weights @ log_density(one, sample.values)
-                + sample.censored_weights @ log_survival(one, sample.censored)
-            )
+            ended = sample.weights @ log_density(one, sample.values)
+            value = float(ended + sample.censored_weights @ log_survival(one, sample.censored))
+            return min(-value, IMPOSSIBLE)
 
         found = optimize.minimize_scalar(
             loss, bounds=(middle - 1.0, middle + 1.0), method="bounded", options={"xatol": 1e-6}
@@ -369,7 +382,7 @@ def _log_gamma_survival(shape: float, t: Array) -> Array:
     """Logarithm of Q(k, t); where it underflows, the first terms of its expansion for large t."""
     survival = special.gammaincc(shape, t)
     small = survival < 1e-290
-    far = np.where(small, np.maximum(t, shape + 1.0), 1.0)
+    far = np.where(small, np.maximum(t, shape + 1.0), shape + 1.0)
     tail = (shape - 1.0) * np.log(far) - far - math.lgamma(shape) - np.log1p(np.minimum(-(shape - 1.0) / far, 0.0))
     return np.where(small, np.where(small, tail, 0.0), np.log(np.where(small, 1.0, survival)))
 

@@ -14,7 +14,7 @@ def maximise(objective: Callable[[Array], float], start: Array) -> tuple[Array, 
     """Climb from ``start``; returns the point of the maximum and its value.
 
     Steps are Newton's where the function is concave, else along its steepest ascent, at most 1 long and halved until
-    they gain. It ends where a step gains less than 1e-9. The variables should be of order one: logarithms of scales.
+    they gain. It ends where a step gains less than 1e-8. The variables should be of order one: logarithms of scales.
     """
     here, value = np.asarray(start, float), objective(start)
     for _ in range(_STEPS):
@@ -29,7 +29,7 @@ def maximise(objective: Callable[[Array], float], start: Array) -> tuple[Array, 
                 here, value = here + step, there
                 break
             step = 0.5 * step
-        if value - before < 1e-9:
+        if value - before < 1e-8:
             break
     return here, value
 

@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 EXACT = 5000
 """Samples up to this size are fitted as they are; of longer ones the middle is cut into groups."""
 _ENDS = 250
-_GROUPS = 1500
+_GROUPS = 1100
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Sample:
     def spread(self) -> float:
         """Standard deviation of the delays that ended [s]."""
         return float(np.sqrt(self.average((self.values - self.mean) ** 2)))
+
+    @property
+    def ended(self) -> "Sample":
+        """The same without the censored ones."""
+        return Sample(self.values, self.weights, np.zeros(0), np.zeros(0))
 
     def less(self, shift: float) -> "Sample":
         """The same with ``shift`` [s] taken off; bounds that it reaches say nothing and go."""
