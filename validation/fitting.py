@@ -1,4 +1,4 @@
-"""How far `stalewise fit` can be trusted: bias and spread of fits with and without censoring, and rates of false alarms.
+"""How far `stalewise fit` can be trusted: bias and spread of fits with and without censoring, and false alarms.
 
 1. Every family, 400 delays, 200 samples: bias of the fitted mean and of the 99 % quantile in standard errors of the
    average, and their spread. Once complete, once with about 25 % of the delays censored at random bounds, where the fit
