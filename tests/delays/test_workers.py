@@ -1,4 +1,4 @@
-"""Dependence, differences between workers, changes of regime, outliers, and the test of fit: found when there, else not."""
+"""Dependence, unlike workers, changes of regime, outliers, and the test of fit: found when there, else not."""
 
 import json
 
@@ -94,7 +94,7 @@ def trace_of(sequences, names=None):
 
 
 def test_heterogeneity_is_not_seen_where_none_is():
-    """Means and spreads of identical workers, independent or not: p-values of 200 logs are small no more than chance."""
+    """Means and spreads of identical workers, independent or not: no more small p-values than by chance."""
     small = spread = 0
     for seed in range(200):
         g = rng_of(seed)
@@ -205,7 +205,7 @@ def test_p_values_with_censoring_are_uniform_and_powerful():
 
 
 def test_a_trace_with_gradients_in_flight():
-    """They are counted for their worker, lower its likelihood, and a worker with nothing else counts in the pool only."""
+    """They count for their worker, and those of a worker with nothing else in the pool only."""
     x = [rng_of(seed).gamma(4, 0.25, 60) for seed in range(3)]
     whole = trace_of(x)
     late = np.array([whole.end.max() - 2.5, whole.end.max() - 1.0])

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from stalewise import checks
-from stalewise.delays import AbstractDelay, Replay, Sum
+from stalewise.delays import AbstractDelay, ShiftedExponential
 from stalewise.staleness.renewal import TAIL, equilibrium_counts, lattice
 
 Array = NDArray[np.float64]
@@ -66,18 +66,15 @@ class StalenessLaw:
 def has_formula(delay: AbstractDelay) -> bool:
     """Whether workers with this law are independent renewal processes that a grid resolves.
 
-    A replayed trace is none; a law of coefficient of variation above `WIDEST` or with delays `LONGEST` times the mean
+    Autocorrelated delays (a replayed trace, regimes) are none; a law of coefficient of variation above `WIDEST` or with delays `LONGEST` times the mean
     spans too many scales for the grid.
     """
-    parts = delay.parts if isinstance(delay, Sum) else (delay,)
-    if any(isinstance(part, Replay) for part in parts):
-        return False
-    return delay.cv <= WIDEST and bool(delay.quantile(1.0 - TAIL) <= LONGEST * delay.mean)
+    return delay.independent and delay.cv <= WIDEST and bool(delay.quantile(1.0 - TAIL) <= LONGEST * delay.mean)
 
 
 def is_exponential(delay: AbstractDelay) -> bool:
     """Whether the delay is memoryless."""
-    return str(delay).startswith("exponential(")
+    return isinstance(delay, ShiftedExponential) and delay.shift == 0
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ Sources:
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +26,17 @@ from stalewise.delays.laws import (
     Constant,
     Exponential,
     Gamma,
+    Hyperexponential,
     Lognormal,
+    Mixture,
+    Normal,
+    Pareto,
     ShiftedExponential,
     Sum,
     Uniform,
+    Weibull,
 )
+from stalewise.delays.laws.heavy import LEAST_SHAPE, MOST_SHAPE
 
 Array = NDArray[np.float64]
 IMPOSSIBLE = 1e100  # what a search sees in place of an infinite loss
@@ -68,7 +75,10 @@ def exponential(sample: Sample) -> Found:
 
 
 def gamma(sample: Sample, near: tuple[float, ...] | None = None) -> Found:
-    r"""Mean and shape, with censoring from ``near``; without censoring the shape solves :math:`\log k - \psi(k) = \log\bar x - \overline{\log x}`."""
+    r"""Mean and shape; with censoring by a search from ``near``.
+
+    Without, the shape solves :math:`\log k - \psi(k) = \log\bar x - \overline{\log x}`.
+    """
     mean, log_mean, d = sample.mean, sample.average(np.log(sample.values)), sample.count
     shape = _gamma_shape(math.log(mean) - log_mean)
 
@@ -190,9 +200,8 @@ def _phases(x: Array, w: Array, c: Array, v: Array, split: float) -> Array:
     short, long = w[:place] @ x[:place] / w[:place].sum(), w[place:] @ x[place:] / w[place:].sum()
     share = w[:place].sum() / w.sum()
     for _ in range(30):
-        odds_x = (1.0 / share - 1.0) * short / long * np.exp(x * (1.0 / short - 1.0 / long))
-        odds_c = (1.0 / share - 1.0) * np.exp(np.minimum(c * (1.0 / short - 1.0 / long), 700.0))
-        mine, mine_c = w / (1.0 + odds_x), v / (1.0 + odds_c)
+        lead, gap = math.log(share / (1.0 - share)), 1.0 / short - 1.0 / long
+        mine, mine_c = w * special.expit(lead + math.log(long / short) - x * gap), v * special.expit(lead - c * gap)
         other, other_c = w - mine, v - mine_c
         share = (mine.sum() + mine_c.sum()) / (w.sum() + v.sum())
         share = min(max(share, 1e-9), 1.0 - 1e-9)
@@ -248,6 +257,39 @@ def _lognormal(sample: Sample) -> AbstractDelay | None:
     if sigma**2 > _WIDEST_LOG:
         return None
     return Lognormal(rounded(math.exp(middle + 0.5 * sigma**2)), rounded(math.sqrt(math.expm1(sigma**2))))
+
+
+def _weibull(sample: Sample) -> AbstractDelay | None:
+    found = weibull(sample)
+    if found is None or not LEAST_SHAPE < found.parameters[1] < MOST_SHAPE:
+        return None
+    scale, shape = found.parameters
+    return Weibull(rounded(scale * math.exp(math.lgamma(1.0 + 1.0 / shape))), rounded(shape))
+
+
+def _pareto(sample: Sample) -> AbstractDelay | None:
+    """The smallest delay, and the shape by its closed form; None where the mean is infinite."""
+    low = float(sample.values[0])
+    lasting = np.log(np.maximum(sample.censored / low, 1.0))
+    total = float(sample.weights @ np.log(sample.values / low) + sample.censored_weights @ lasting)
+    shape = rounded(sample.count / total)
+    if shape <= 1.0:
+        return None
+    law = Pareto(rounded(low * shape / (shape - 1.0), -1), shape)
+    return law if law.scale <= low else Pareto(rounded(law.pareto_mean * (1.0 - 1e-6), -1), shape)
+
+
+def _normal(sample: Sample) -> AbstractDelay | None:
+    found = truncated_normal(sample)
+    return None if found is None else Normal(*map(rounded, found.parameters))
+
+
+def _hyperexponential(sample: Sample) -> AbstractDelay | None:
+    found = hyperexponential(sample)
+    if found is None:
+        return None
+    first, second, share = map(rounded, found.parameters)
+    return Hyperexponential((first, second), (share, rounded(1.0 - share)))
 
 
 def _shifted(search: Search, fit: Callable[[Sample], AbstractDelay | None]) -> Callable[[Sample], AbstractDelay | None]:
@@ -315,24 +357,27 @@ def shape_of(law: AbstractDelay) -> Family:
 
 
 def scaled(law: AbstractDelay, factor: float) -> AbstractDelay:
-    """The law of ``factor`` times the delay."""
-    match law:
-        case Sum(parts):
-            moving = scaled(parts[0], factor)
-            for part in parts[1:]:
-                moving = moving + scaled(part, factor)
-            return moving
-        case Constant(value):
-            return Constant(rounded(value * factor))
-        case ShiftedExponential(shift, mean):
-            return ShiftedExponential(rounded(shift * factor), rounded(mean * factor))
-        case Gamma(mean, shape):
-            return Gamma(rounded(mean * factor), shape)
-        case Lognormal(mean, cv):
-            return Lognormal(rounded(mean * factor), cv)
-        case Uniform(low, high):
-            return Uniform(rounded(low * factor, -1), rounded(high * factor, +1))
-    raise TypeError(f"no family has the law {law}")
+    """The law of ``factor`` times the delay, of a law that a family fits."""
+    if isinstance(law, Sum):
+        moving, fixed = law.parts
+        return scaled(moving, factor) + scaled(fixed, factor)
+    if isinstance(law, Mixture):
+        return Mixture(tuple(scaled(part, factor) for part in law.laws), law.weights)
+    names = _TIMES[type(law)]
+    return replace(law, **{name: rounded(getattr(law, name) * factor) for name in names})  # pyright: ignore[reportArgumentType]
+
+
+_TIMES: dict[type[AbstractDelay], tuple[str, ...]] = {
+    Constant: ("value",),
+    ShiftedExponential: ("shift", "exponential_mean"),
+    Gamma: ("gamma_mean",),
+    Lognormal: ("lognormal_mean",),
+    Uniform: ("low", "high"),
+    Weibull: ("weibull_mean",),
+    Pareto: ("pareto_mean",),
+    Normal: ("center", "spread"),
+}
+"""The parameters of a law that are times."""
 
 
 def log_density(law: AbstractDelay, t: Array) -> Array:
@@ -340,6 +385,8 @@ def log_density(law: AbstractDelay, t: Array) -> Array:
     if isinstance(law, Sum):
         moving, fixed = law.parts
         return log_density(moving, t - fixed.mean)
+    if isinstance(law, Mixture):
+        return _logarithm_of_average(law, [log_density(part, t) for part in law.laws])
     assert isinstance(law, AbstractContinuous)
     return np.asarray(law.frozen.logpdf(t), float)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -349,8 +396,14 @@ def log_survival(law: AbstractDelay, t: Array) -> Array:
     if isinstance(law, Sum):
         moving, fixed = law.parts
         return log_survival(moving, t - fixed.mean)
+    if isinstance(law, Mixture):
+        return _logarithm_of_average(law, [log_survival(part, t) for part in law.laws])
     assert isinstance(law, AbstractContinuous)
     return np.asarray(law.frozen.logsf(t), float)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _logarithm_of_average(law: Mixture, logarithms: list[Array]) -> Array:
+    return np.asarray(special.logsumexp(np.array(logarithms), axis=0, b=law.probabilities[:, None]), float)
 
 
 CONSTANT = Family("constant", 1, lambda sample: Constant(rounded(sample.mean)))
@@ -361,6 +414,10 @@ FAMILIES = (
     Family("gamma", 2, _gamma),
     Family("lognormal", 2, _lognormal),
     Family("uniform", 2, _uniform),
+    Family("weibull", 2, _weibull),
+    Family("pareto", 2, _pareto),
+    Family("normal", 2, _normal),
+    Family("hyperexponential", 3, _hyperexponential),
     Family("shifted_gamma", 3, _shifted(gamma, _gamma)),
     Family("shifted_lognormal", 3, _shifted(lognormal, _lognormal)),
 )
