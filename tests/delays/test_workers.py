@@ -222,3 +222,13 @@ def test_a_trace_with_gradients_in_flight():
     assert fit.workers["1"].law.mean > plain.workers["1"].law.mean
     assert fit.as_dict()["pooled"]["censored"] == 2
     json.dumps(fit.as_dict(), allow_nan=False)
+
+
+def test_many_workers_are_fitted_but_not_all_tested():
+    """The first 64 workers have a held-out ranking and a test, the others AIC alone; a note says so."""
+    fit = fit_delay(trace_of([rng_of(seed).exponential(1, 24) for seed in range(66)]))
+    workers = list(fit.workers.values())
+    assert workers[63].goodness is not None and workers[63].candidates[0].held_out is not None
+    assert workers[64].goodness is None and workers[64].candidates[0].held_out is None
+    assert workers[64].law is not None
+    assert any("first 64 of 66" in note for note in fit.notes)

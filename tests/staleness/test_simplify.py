@@ -38,7 +38,7 @@ def test_identical_independent_workers_cost_nothing():
     assert costs["memoryless"].variance == pytest.approx(8 * 7)
     assert costs["replay"].variance_error == 0
     text = " ".join(fit.sentences)
-    assert text.count("It costs next to nothing") == 2
+    assert text.count("In staleness that costs next to nothing") == 2
     assert "(exponential) is not safe" in text and "variance of staleness becomes 56 instead of" in text
 
 
@@ -48,7 +48,7 @@ def test_unlike_workers_cost():
     fit, costs = costs_of([(1 + 2 * (i % 2)) * rng.gamma(25, 0.04, 400) for i in range(6)])
     assert abs(costs["identical"].variance_error) > 0.2
     assert abs(costs["per_worker"].variance_error) < 0.05
-    assert any("identical is not safe" in s and "It costs: the variance" in s for s in fit.sentences)
+    assert any("identical is not safe" in s and "That costs: the variance" in s for s in fit.sentences)
 
 
 def test_slow_spells_cost():
@@ -57,7 +57,7 @@ def test_slow_spells_cost():
     logs = [rng.gamma(25, 0.04, 1500) * np.repeat(np.where(rng.random(50) < 0.3, 10.0, 1.0), 30) for _ in range(6)]
     fit, costs = costs_of(logs)
     assert abs(costs["independent"].variance_error) > 0.1
-    assert any("independent is not safe" in s and "It costs: the variance" in s for s in fit.sentences)
+    assert any("independent is not safe" in s and "That costs: the variance" in s for s in fit.sentences)
 
 
 def test_one_worker_has_no_staleness():

@@ -13,7 +13,7 @@ from stalewise.delays.fitting.families import FAMILIES, Family, shape_of
 from stalewise.delays.fitting.goodness import Goodness, goodness_of_fit
 from stalewise.delays.fitting.heterogeneity import heterogeneity
 from stalewise.delays.fitting.outliers import find_outliers
-from stalewise.delays.fitting.ranking import FOLDS, Candidate, Fold, rank_held_out
+from stalewise.delays.fitting.ranking import FOLDS, Candidate, Fold, rank_held_out, rank_laws
 from stalewise.delays.fitting.result import DelayFit, WorkerFit
 from stalewise.delays.laws import Constant
 from stalewise.errors import InputError
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 LEAST = 8
 """Fewer delays than this are not fitted."""
 TESTED_WORKERS = 64
-"""Laws of further workers are fitted but not tested: one test takes 0.1 to 0.5 s."""
+"""Laws of further workers are ranked by AIC alone and not tested: a worker takes 0.1 to 0.5 s."""
 NOTHING = np.zeros(0)
 
 
@@ -120,7 +120,7 @@ def fit_delay(source: Trace | ArrayLike, *, censored: ArrayLike = (), seed: int 
 def _left_out(workers: int) -> tuple[str, ...]:
     if workers <= TESTED_WORKERS:
         return ()
-    return (f"goodness of fit is tested for the first {TESTED_WORKERS} of {workers} workers",)
+    return (f"laws of workers after the first {TESTED_WORKERS} of {workers} are ranked by AIC alone and not tested",)
 
 
 def _read(source: Trace | ArrayLike, censored: ArrayLike) -> _Data:
@@ -196,9 +196,9 @@ def _law(
     """One worker's laws, and the test of the best."""
     if len(log.values) < LEAST:
         return (), None
-    candidates = rank_held_out(_folds([log]), families=families)
     if rng is None:
-        return candidates, None
+        return rank_laws(log.values, log.censored, families=families), None
+    candidates = rank_held_out(_folds([log]), families=families)
     return candidates, goodness_of_fit(candidates[0], log.values, log.censored, rng)
 
 

@@ -245,14 +245,17 @@ def _step(fit: "DelayFit", before: str, after: str) -> str:
     kept, simpler = _cost(fit, before), _cost(fit, after)
     if kept is None or simpler is None:
         return ""
+    p99 = (
+        f"within {simpler.p99} updates instead of {kept.p99}" if simpler.p99 != kept.p99 else f"still within {kept.p99}"
+    )
     if _is_cheap(fit, before, after):
         return (
-            f" It costs next to nothing: the variance of staleness is {simpler.variance:.3g} with it and "
-            f"{kept.variance:.3g} without, 99 % lie within {simpler.p99} and {kept.p99} updates."
+            f" In staleness that costs next to nothing: a variance of {simpler.variance:.3g} instead of "
+            f"{kept.variance:.3g}, 99 % {p99}."
         )
     return (
-        f" It costs: the variance of staleness becomes {simpler.variance:.3g} instead of {kept.variance:.3g}, "
-        f"and 99 % lie within {simpler.p99} updates instead of {kept.p99}."
+        f" That costs: the variance of staleness becomes {simpler.variance:.3g} instead of {kept.variance:.3g}, "
+        f"99 % {p99}."
     )
 
 
