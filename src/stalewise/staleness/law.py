@@ -66,8 +66,8 @@ class StalenessLaw:
 def has_formula(delay: AbstractDelay) -> bool:
     """Whether workers with this law are independent renewal processes that a grid resolves.
 
-    Autocorrelated delays (a replayed trace, regimes) are none; a law of coefficient of variation above `WIDEST` or with delays `LONGEST` times the mean
-    spans too many scales for the grid.
+    Autocorrelated delays (a replayed trace, regimes) are none; a law of coefficient of variation above `WIDEST`
+    (infinite for some) or with delays `LONGEST` times the mean spans too many scales for the grid.
     """
     return delay.independent and delay.cv <= WIDEST and bool(delay.quantile(1.0 - TAIL) <= LONGEST * delay.mean)
 

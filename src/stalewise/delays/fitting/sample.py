@@ -36,7 +36,7 @@ class Sample:
 
         The 250 smallest and largest stay as they are. The rest is cut into groups, half of them of equal count and half
         of equal width, and each group becomes two points that keep its count, mean and variance. A law fitted to a
-        million thinned delays has a log-likelihood within 0.05 of the greatest (`tests/delays/test_families.py`).
+        million thinned delays has a log-likelihood within 0.05 of the greatest (`tests/delays/test_likelihood.py`).
         """
         bounds = np.sort(np.asarray(censored, float))
         return cls(*_thinned(np.sort(values)), *_thinned(bounds[bounds > 0]))

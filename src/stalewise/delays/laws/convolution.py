@@ -54,7 +54,8 @@ class ConvolvedTail:
         if len(a) * len(b) > MOST_ATOMS:
             return np.zeros(0), np.zeros(0)
         values, which = np.unique(np.add.outer(a, b).ravel(), return_inverse=True)
-        return values, np.bincount(which.ravel(), np.multiply.outer(p, q).ravel(), minlength=len(values))
+        weights = np.bincount(which.ravel(), np.multiply.outer(p, q).ravel(), minlength=len(values))
+        return values, np.asarray(weights, np.float64)
 
     @functools.cached_property
     def _low(self) -> float:

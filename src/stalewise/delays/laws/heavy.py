@@ -20,7 +20,7 @@ from stalewise.errors import InputError
 _BLOCK = 1 << 20  # integrand values held at once
 _PARETO_POINTS = 401
 RAY_POINTS = 500  # divided by shapes below 1
-BEND_STEP = 0.09  # of the width of the integrand's peak in log x
+BEND_STEP = 0.07  # of the width of the integrand's peak in log x
 BENT, MOST_POINTS = 2.0, 40_000
 LEAST_SHAPE, MOST_SHAPE = 0.02, 200.0
 
@@ -33,7 +33,7 @@ def _by_blocks(integral, s: Complex, points: int) -> Complex:
 
 def _right_of_axis(integral, s: ArrayLike, points: int) -> Complex:
     """The quadrature where Re s >= 0, one at 0, NaN where Re s < 0."""
-    s = np.asarray(s, complex)
+    s = np.asarray(s, np.complex128)
     flat = s.ravel()
     exists = np.real(flat) >= 0
     value = np.full(flat.shape, np.nan, complex)
@@ -255,13 +255,13 @@ class Weibull(AbstractContinuous):
         through the saddle :math:`k = kx^k + zx`, so that neither the end at 0 nor the saddle is drowned by the other.
         For shapes below 1 and Re s < 0 the transform does not exist and the answer is NaN.
         """
-        z = np.asarray(s, complex) * self.scale
+        z = np.asarray(np.asarray(s, np.complex128) * self.scale, np.complex128)
         if self.shape == 1:
-            return 1.0 / (1.0 + z)
+            return np.asarray(1.0 / (1.0 + z), np.complex128)
         if self.shape < 1:
             return _right_of_axis(self._along_ray, z, math.ceil(RAY_POINTS / self.shape))
-        flat = z.ravel()
-        value = np.ones(flat.shape, complex)
+        flat: Complex = z.ravel()
+        value = np.ones(flat.shape, np.complex128)
         bent = (flat.real < 0) | (self.shape > BENT)
         for used, path in ((~bent & (flat != 0), self._along_ray), (bent & (flat != 0), self._along_bend)):
             value[used] = _by_blocks(path, flat[used], RAY_POINTS)
@@ -294,10 +294,10 @@ class Weibull(AbstractContinuous):
         z = z[:, None]
         theta = np.clip(np.angle(z), -0.5 * math.pi, 0.5 * math.pi)
         sine = np.abs(np.sin(theta))
-        widest = 0.5 * math.pi / (k - 1.0) * np.maximum((size / k) ** (1.0 / (k - 1.0)), 1.0) if k > BENT else 1e300
+        widest = min(0.5 * math.pi / (k - 1.0), 1.0) * np.maximum((size / k) ** (1.0 / (k - 1.0)), 1.0)
         enough = (60.0 + k * np.log1p(size)) / np.maximum(size * sine, 1e-300)  # e^-zx has vanished on the parallel
         at_end = (np.abs(saddle) < 0.5) & (np.abs(saddle) < 2.0 * k / size)  # not the saddle of x^k
-        depth = np.where(at_end, widest, np.nan_to_num(np.abs(np.imag(saddle))))
+        depth = np.where(at_end, widest, np.where(np.isfinite(saddle), np.abs(np.imag(saddle)), 0.0))
         depth = np.clip(depth, 1e-8, np.where(z.real < 0, widest, np.minimum(widest, np.maximum(enough, 1e-8))))
         bend = np.minimum(np.nan_to_num(np.abs(saddle)), 3.0 ** (1.0 / k) * (1.0 + depth))[:, 0]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -306,7 +306,7 @@ class Weibull(AbstractContinuous):
         corner = np.where(sine == 0, 1.0, depth / np.where(sine == 0, 1.0, sine))
         low = np.log(np.minimum(1.0, k / size)) - 42.0 / k - 1.0
         high = np.maximum(math.log(240.0) / k, np.log(depth * k))
-        high = np.where(z.real < 0, np.maximum(high, np.log(4.0 * size + 4.0) / (k - 1.0)), high)
+        high = np.where(z.real < 0, np.maximum(high, np.log(4.0 * pull[:, None] + 4.0) / (k - 1.0)), high)
         finest = np.minimum(narrow[fits], 1.0 / max(k, 2.0)) * BEND_STEP
         points = math.ceil(min(np.max((high - low)[fits, 0] / finest, initial=100.0), MOST_POINTS))
         value = np.full(len(z), complex(math.inf))
@@ -329,7 +329,7 @@ class Weibull(AbstractContinuous):
                 for _ in range(2):
                     power = x ** (k - 1.0)
                     x = x - (k * power * x + here * x - k) / (k * k * power + here)
-        return x
+        return np.asarray(x, np.complex128)
 
     def _peak(self, pull: Array) -> Array:
         """Real saddle for z = -pull <= 0, by Newton from the right, where the equation is convex."""

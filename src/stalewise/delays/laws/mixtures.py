@@ -2,11 +2,11 @@
 
 import functools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stalewise import checks
 from stalewise.delays.compiled import Component, Kind
@@ -89,7 +89,7 @@ class AbstractChoice(AbstractDelay):
         values = np.concatenate([value for value, _ in found])
         weights = np.concatenate([p * weight for p, (_, weight) in zip(self.probabilities, found, strict=True)])
         distinct, which = np.unique(values, return_inverse=True)
-        return distinct, np.bincount(which, weights, minlength=len(distinct))
+        return distinct, np.asarray(np.bincount(which, weights, minlength=len(distinct)), np.float64)
 
     def panels(self) -> Array:
         return np.unique(np.concatenate([law.panels() for law in self.laws]))
@@ -98,18 +98,24 @@ class AbstractChoice(AbstractDelay):
         """By bisection between the least and the greatest quantile of the laws."""
         p = np.asarray(p, float)
         ends = [law.quantile(p) for law in self.laws]
-        return first_reaching(lambda t: self.cdf(t) >= p, np.min(ends, axis=0), np.max(ends, axis=0))
+        return self._between(lambda t: self.cdf(t) >= p, np.array(ends))
 
     def tail_quantile(self, q: ArrayLike) -> Array:
         q = np.asarray(q, float)
         ends = [law.tail_quantile(q) for law in self.laws]
-        return first_reaching(lambda t: self.survival(t) <= q, np.min(ends, axis=0), np.max(ends, axis=0))
+        return self._between(lambda t: self.survival(t) <= q, np.array(ends))
+
+    def _between(self, reached: Callable[[Array], NDArray[np.bool_]], ends: Array) -> Array:
+        """Bisection between the least and the greatest of the laws' own answers; infinite where one of these is."""
+        infinite = np.isinf(ends).any(axis=0)
+        low, high = np.where(infinite, 0.0, ends.min(axis=0)), np.where(infinite, 0.0, ends.max(axis=0))
+        return np.where(infinite, np.inf, first_reaching(reached, low, high))
 
     def excess(self, t: ArrayLike) -> Array:
         return self._averaged([law.excess(t) for law in self.laws])
 
     def laplace(self, s: ArrayLike) -> Complex:
-        return self._averaged([law.laplace(s) for law in self.laws])
+        return np.asarray(self._averaged([law.laplace(s) for law in self.laws]), np.complex128)
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         return chosen_sample(self.laws, self.probabilities, n, rng, "sample")
@@ -137,7 +143,7 @@ class Mixture(AbstractChoice):
         return f"mixture(laws=[{', '.join(map(str, self.laws))}], weights={weights})"
 
     @functools.cached_property
-    def probabilities(self) -> Array:
+    def probabilities(self) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         return np.array(self.weights) / sum(self.weights)
 
     @property
@@ -206,7 +212,7 @@ class Regimes(AbstractChoice):
         return np.array([law.mean for law in self.laws]) / self.dwell
 
     @functools.cached_property
-    def probabilities(self) -> Array:
+    def probabilities(self) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         visits = 1.0 / self._leaving
         return visits / visits.sum()
 

@@ -15,7 +15,7 @@ from stalewise.delays.laws.base import AbstractDelay, Array, Complex
 from stalewise.errors import InputError
 
 _CHEBYSHEV = 16
-_TURN = 4.0  # |s| times half a panel; the polynomial through 16 points then errs by 1e-14
+_TURN = 2.0  # |s| times half a panel; the polynomial through 16 points then errs by 1e-13
 _BLOCK = 1 << 21
 
 
@@ -94,12 +94,12 @@ class AbstractSampled(AbstractDelay):
         flat = s.ravel()
         span = 0.5 * (self.values[-1] - self.values[0]) or 1.0
         level = np.ceil(np.log2(np.maximum(np.abs(flat) * span / _TURN, 1.0))).astype(np.int64)
-        value = np.empty(flat.shape, complex)
+        value: Complex = np.zeros(flat.shape, np.complex128)
         for depth in np.unique(level):
             here = level == depth
             direct = 1 << min(int(depth), 40) > len(self._distinct[0]) // 2
             value[here] = self._summed(flat[here]) if direct else self._interpolated(flat[here], int(depth))
-        return value.reshape(s.shape)
+        return np.asarray(value.reshape(s.shape), np.complex128)
 
     @functools.cached_property
     def _distinct(self) -> tuple[Array, Array]:
@@ -109,7 +109,8 @@ class AbstractSampled(AbstractDelay):
     def _summed(self, s: Complex) -> Complex:
         values, weights = self._distinct
         rows = max(_BLOCK // len(values), 1)
-        return np.concatenate([np.exp(-s[i : i + rows, None] * values) @ weights for i in range(0, len(s), rows)])
+        pieces = [np.exp(-s[i : i + rows, None] * values) @ weights for i in range(0, len(s), rows)]
+        return np.asarray(np.concatenate(pieces), np.complex128)
 
     def _interpolated(self, s: Complex, depth: int) -> Complex:
         centers, half, table = self._panelled(depth)
@@ -135,7 +136,7 @@ class AbstractSampled(AbstractDelay):
             centers = low + (2.0 * kept + 1.0) * half
             basis = _lagrange((values - centers[place]) / half)
             table = np.stack([np.bincount(place, weights * column) for column in basis.T], axis=1)
-            self._tables[depth] = (centers, half, table)
+            self._tables[depth] = (centers, half, np.asarray(table, np.float64))
         return self._tables[depth]
 
     @property
