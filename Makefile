@@ -38,6 +38,8 @@ format: $(READY) ## let ruff rewrite what it can
 
 validate: $(READY) ## tables of theory against simulation
 	@$(BIN)/python validation/time_to_target.py
+	@$(BIN)/python validation/fitting.py
+	@$(BIN)/python validation/replay.py
 	@$(BIN)/python validation/delays.py
 
 bench: $(READY) ## measured speed, answers checked

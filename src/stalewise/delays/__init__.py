@@ -1,6 +1,6 @@
 """How long one gradient takes [s]: laws, sums, Laplace transforms, fitting."""
 
-from stalewise.delays.fit import DelayFit, fit_delay
+from stalewise.delays.fitting import Cost, DelayFit, WorkerFit, fit_delay
 from stalewise.delays.laws import (
     AbstractChoice,
     AbstractDelay,
@@ -28,6 +28,7 @@ __all__ = [
     "AbstractChoice",
     "AbstractDelay",
     "Constant",
+    "Cost",
     "DelayFit",
     "Empirical",
     "Equilibrium",
@@ -44,6 +45,7 @@ __all__ = [
     "Sum",
     "Uniform",
     "Weibull",
+    "WorkerFit",
     "Workers",
     "files_of",
     "fit_delay",

@@ -10,6 +10,7 @@ from stalewise.staleness.law import (
     mixed_poisson,
     staleness_law,
 )
+from stalewise.staleness.simplify import simplification_costs
 
 __all__ = [
     "CONSTANT",
@@ -21,5 +22,6 @@ __all__ = [
     "law_from_counts",
     "longest_of",
     "mixed_poisson",
+    "simplification_costs",
     "staleness_law",
 ]

@@ -11,7 +11,7 @@ from scipy import integrate
 
 from stalewise.delays import AbstractDelay
 from stalewise.errors import InputError
-from stalewise.simulation.quadratic import run_ensemble
+from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.staleness.law import StalenessLaw, has_formula, law_from_counts, staleness_law
 from stalewise.staleness.renewal import count_moments
 from stalewise.study import Study, Workload
@@ -153,6 +153,17 @@ def _synchronous(delay: AbstractDelay, workers: int) -> Arrivals:
     )
 
 
+def _without(run: Ensemble, begun: Ensemble) -> Ensemble:
+    """A run without its own beginning: the first gradients cannot be older than the run.
+
+    Left in, they add about N^3/3 over the updates counted to the variance of staleness, a tenth for 32 regular workers.
+    """
+    counts = run.counts.copy()
+    counts[: len(begun.counts)] -= begun.counts
+    names = ("applied", "dropped", "ages", "ages_squared")
+    return replace(run, counts=counts, **{name: getattr(run, name) - getattr(begun, name) for name in names})
+
+
 def _measured(study: Study, delay: AbstractDelay, seed: int) -> Arrivals:
     """Count arrivals in virtual time: replayed traces, delays of too many scales, dropped gradients."""
     still = study.model_copy(update={"workload": Workload(eigenvalues=[1.0], start=0.0)})
@@ -162,6 +173,8 @@ def _measured(study: Study, delay: AbstractDelay, seed: int) -> Arrivals:
     cycles = max(64.0, MEASURED_UPDATES / MEASURED_SEEDS / workers)
     time = np.linspace(0.0, cycles * delay.mean, 2049)
     run = run_ensemble(still, time, seeds=MEASURED_SEEDS, seed=seed)
+    begun = run_ensemble(still, time[: len(time) // 16], seeds=MEASURED_SEEDS, seed=seed)
+    run = _without(run, begun)
     from_ = len(time) // 4
     mean, variance = run.updates.mean(axis=0), run.updates.var(axis=0, ddof=1)
     rate = float((mean[-1] - mean[from_]) / (time[-1] - time[from_]))
