@@ -81,18 +81,19 @@ def _with_bound(delay: AbstractDelay, workers: int, rules: Rules, together: bool
     if rules.on_stale not in (DROP, CANCEL):
         return None
     found = bounded(delay, workers, bound, cancel=rules.on_stale == CANCEL)
-    if not _bound_holds(delay, workers, bound, found.acceptance):
+    if not _bound_holds(delay, workers, rules, found.acceptance):
         return None
     cv = math.sqrt(found.delay_variance) / found.delay_mean
     return _steady(found.rate, 1, found.staleness, found.delay_mean, cv, found.acceptance, found.growth)
 
 
-def _bound_holds(delay: AbstractDelay, workers: int, bound: int, acceptance: float) -> bool:
+def _bound_holds(delay: AbstractDelay, workers: int, rules: Rules, acceptance: float) -> bool:
     """Whether the fixed point of `bounded` has been measured to be within 0.5 % (means) and 2 % (variance)."""
     if delay.cv < 1e-12 or workers == 1:
         return True
+    bound = rules.max_staleness or 0
     enough = acceptance > 0.95 or bound >= (workers - 1 if workers >= 64 else 2 * workers)
-    return workers >= 4 and enough
+    return workers >= (16 if rules.on_stale == CANCEL else 4) and enough
 
 
 @functools.lru_cache(maxsize=256)
@@ -110,12 +111,10 @@ def _flushed(policy: str, delay: AbstractDelay, workers: int, group: int) -> Arr
 @functools.lru_cache(maxsize=256)
 def _rennala(delay: AbstractDelay, workers: int, group: int) -> Arrivals | None:
     """Every step finds N - 1 gradients under way, which are useless, and takes S new ones."""
-    if workers == 1:
-        mean, variance = group * delay.mean, group * delay.variance
-    elif is_exponential(delay) or delay.cv < 1e-12 or (workers + 2 * group >= 32 and 4 * group >= workers):
-        mean, variance = kth_gradient(delay, workers, group, stale_first=True)
-    else:
+    exact = workers == 1 or is_exponential(delay) or delay.cv < 1e-12
+    if not exact and (workers + 2 * group < 32 or 4 * group < workers):
         return None
+    mean, variance = kth_gradient(delay, workers, group, stale_first=True)
     law = StalenessLaw(np.ones(1), "exact: none but the newest version is applied")
     return _rounds(mean, variance, group, law, group * delay.mean / (workers * mean))
 

@@ -12,7 +12,7 @@ from scipy import signal
 from stalewise.delays import AbstractDelay
 from stalewise.staleness.law import StalenessLaw
 from stalewise.staleness.renewal import TAIL, finest, hat_weights
-from stalewise.staleness.sums import sum_laws
+from stalewise.staleness.sums import moments, sum_laws
 
 Array = NDArray[np.float64]
 ROUNDS = 60
@@ -89,9 +89,18 @@ def bounded(delay: AbstractDelay, workers: int, bound: int, *, cancel: bool = Fa
         said = np.interp(time, time[rows], np.minimum(laws.sum(axis=1), 1.0))
         fresh = said if turn == 0 else 0.5 * (fresh + said)
         before, share = share, float(weights @ fresh)
-        if abs(share - before) < 1e-7:
+        if abs(share - before) < 1e-6:
             break
     return _result(_worker(delay, time, weights, fresh, cancel), workers, time, rows, weights, laws)
+
+
+def _laws(table: Array, others: int, bound: int) -> Array:
+    """P(sum of the others' counts = k) for k up to the bound, at times where it may be as low."""
+    mean, deviation = moments([(table, others)])
+    low = int(np.searchsorted(mean - 9.0 * deviation - 9.0, bound))
+    laws = np.zeros((len(table), bound + 1))
+    laws[:low] = sum_laws([(table[:low], others)], bound + 1)
+    return laws
 
 
 def _result(worker: _Worker, workers: int, time: Array, rows: Array, weights: Array, laws: Array) -> Bounded:

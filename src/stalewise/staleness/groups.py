@@ -89,9 +89,7 @@ def _fixed_point(delay: AbstractDelay, workers: int, group: int) -> Rounds:
         rest = 1.0 - np.clip(left / left[0], 0.0, 1.0)
         first = _carried(survival, _law_of(began, group - 1, rest, going, group))
         later = _law_of(began, group, rest, going - 1, group)
-        before = left
-        for _ in range(20):  # the law of T' changes slowly: a few rounds with each
-            left = first + _carried(left, later)
+        before, left = left, _all_rounds(first, later)
         if np.abs(left - before).max() < SETTLED * left[0]:
             break
     rest = 1.0 - np.clip(left / left[0], 0.0, 1.0)
@@ -99,6 +97,18 @@ def _fixed_point(delay: AbstractDelay, workers: int, group: int) -> Rounds:
     mean = step * float(above.sum() - 0.5 * above[0])
     square = 2.0 * step * float(above @ time[: len(above)])
     return Rounds(mean, max(square - mean**2, 0.0), _law_of_rounds(survival, began, rest, workers, group))
+
+
+def _all_rounds(first: Array, weights: Array) -> Array:
+    """first + A first + A A first + ..., with A = `_carried` by these weights: doubled until nothing is carried."""
+    total = first
+    while len(weights) <= len(first) and weights.max() > 0.0:
+        carried = _carried(total, weights)
+        total = total + carried
+        if carried[0] < 1e-9 * total[0]:
+            break
+        weights = np.maximum(signal.fftconvolve(weights, weights)[: len(first)], 0.0)
+    return total
 
 
 def _law_of_rounds(survival: Array, began: Array, rest: Array, workers: int, group: int) -> StalenessLaw:

@@ -27,10 +27,11 @@ def kth_of(delay: AbstractDelay, workers: int, k: int) -> tuple[float, float]:
     end = float(delay.quantile(1.0 - 1e-12 / workers))
     end = end if math.isfinite(end) else float(delay.quantile(1.0 - 1e-15))
     start = float(delay.quantile(1e-15))
-    time = np.concatenate([[0.0], np.geomspace(max(start, end * 1e-9), end, 40_001)])
+    start = max(start, end * 1e-9)
+    time = np.geomspace(start, end, 40_001)
     above = special.betainc(workers - k + 1, k, delay.survival(time))
-    mean = float(integrate.simpson(above, x=time))
-    return mean, max(float(integrate.simpson(2 * time * above, x=time)) - mean**2, 0.0)
+    mean = start + float(integrate.simpson(above, x=time))
+    return mean, max(start**2 + float(integrate.simpson(2 * time * above, x=time)) - mean**2, 0.0)
 
 
 def longest_of(delay: AbstractDelay, workers: int) -> tuple[float, float]:
@@ -52,6 +53,8 @@ def kth_gradient(delay: AbstractDelay, workers: int, k: int, *, stale_first: boo
     """
     if delay.cv < 1e-12:
         return delay.mean * ((workers - 1 + k) / workers if stale_first else math.ceil(k / workers)), 0.0
+    if workers == 1:
+        return k * delay.mean, k * delay.variance
     end = delay.mean * (k / workers + float(stale_first))
     step = min(finest(delay), end / TIMES)
     while True:
@@ -66,9 +69,10 @@ def kth_gradient(delay: AbstractDelay, workers: int, k: int, *, stale_first: boo
 def _above(
     delay: AbstractDelay, workers: int, k: int, step: float, points: int, stale_first: bool
 ) -> tuple[Array, Array]:
-    """P(T > t) at up to 2 x `TIMES` times."""
+    """P(T > t) at up to 2 x `TIMES` times, dense at the start."""
     fresh = fresh_counts(delay, step, points)
-    rows = np.arange(0, points, max(points // TIMES, 1))
+    spread = np.concatenate([np.linspace(0, points - 1, TIMES), np.geomspace(1, points, TIMES) - 1])
+    rows = np.unique(np.round(spread).astype(np.int64))
     terms = [(fresh[rows], 1 if stale_first else workers)]
     if stale_first and workers > 1:
         counts = equilibrium_counts(step, hat_weights(delay, step, points), delay.mean)[rows]
