@@ -152,7 +152,10 @@ def row(name: str, schedule: dict, law: str, workers: int, share: float) -> tupl
 def main() -> int:
     share = QUICK if "--quick" in sys.argv else 1.0
     began = time.perf_counter()
-    print(f"{'policy':<28} {'delays':<29}{'N':>4} {'how':<7} {'rate':>9} {'mean':>9} {'variance':>11} {'p99':>5} | ", end="")
+    print(
+        f"{'policy':<28} {'delays':<29}{'N':>4} {'how':<7} {'rate':>9} {'mean':>9} {'variance':>11} {'p99':>5} | ",
+        end="",
+    )
     print("error [%] (standard error) of rate, mean, variance, p99")
     worst, exceptions = defaultdict(dict), []
     for name in schedules(2):
@@ -165,7 +168,9 @@ def main() -> int:
                         worst[kind][number] = (error, sampling, law, workers)
                     allowed = max(COUNTED if counted else ALLOWED[number], 3 * sampling)
                     if abs(error) > allowed:
-                        exceptions.append(f"{name}, {law}, N = {workers}: {number} {100 * error:+.2f} % ({100 * sampling:.2f})")
+                        exceptions.append(
+                            f"{name}, {law}, N = {workers}: {number} {100 * error:+.2f} % ({100 * sampling:.2f})"
+                        )
     print("\nlargest error [%] (standard error), with its law and N")
     for (name, how), numbers in worst.items():
         said = "; ".join(f"{n} {100 * e:+.2f} ({100 * s:.2f}) {law} {w}" for n, (e, s, law, w) in numbers.items())

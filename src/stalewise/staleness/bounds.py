@@ -73,11 +73,12 @@ def bounded(delay: AbstractDelay, workers: int, bound: int, *, cancel: bool = Fa
         return Bounded(used / delay.mean, used / workers, law, delay.mean, 0.0, 0.0)
     step = finest(delay)
     reach = 12 * (bound + 1) * delay.mean / max(workers - 1, 1) + 6 * delay.mean
-    time = np.arange(math.ceil(min(float(delay.quantile(1.0 - TAIL)), reach) / step) + 2) * step
+    points = math.ceil(min(float(delay.quantile(1.0 - TAIL)), reach) / step) + 2
+    time = np.asarray(np.arange(points) * step, np.float64)
     weights = hat_weights(delay, step, len(time))
     rows = np.unique(np.round(np.linspace(0, len(time) - 1, min(len(time), TIMES))).astype(int))
     fresh = np.where(time > 1.2 * (bound + 1) * delay.mean / max(workers - 1, 1), 0.0, 1.0)
-    share = 0.0
+    share, laws = 0.0, np.zeros((len(rows), bound + 1))
     for turn in range(ROUNDS):
         worker = _worker(delay, time, weights, fresh, cancel)
         table = _counts(worker, step)
@@ -103,7 +104,9 @@ def _laws(table: Array, others: int, bound: int) -> Array:
     return laws
 
 
-def _result(worker: _Worker, workers: int, time: Array, rows: Array, weights: Array, laws: Array) -> Bounded:
+def _result(
+    worker: _Worker, workers: int, time: Array, rows: NDArray[np.int64], weights: Array, laws: Array
+) -> Bounded:
     place = np.interp(time, time[rows], np.arange(len(rows)))
     low = np.minimum(place.astype(np.int64), len(rows) - 2)
     shared = np.bincount(low, weights * (low + 1 - place), len(rows)) + np.bincount(

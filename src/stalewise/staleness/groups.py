@@ -100,7 +100,7 @@ def _fixed_point(delay: AbstractDelay, workers: int, group: int) -> Rounds:
 
 
 def _all_rounds(first: Array, weights: Array) -> Array:
-    """first + A first + A A first + ..., with A = `_carried` by these weights: doubled until nothing is carried."""
+    """Sum of `_carried` by these weights 0, 1, 2, ... times, the number doubled until nothing is carried."""
     total = first
     while len(weights) <= len(first) and weights.max() > 0.0:
         carried = _carried(total, weights)

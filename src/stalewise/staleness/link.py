@@ -20,10 +20,13 @@ def link_rate(delay: AbstractDelay, service: AbstractDelay, workers: int) -> flo
     on the mean alone there; and for one worker, 1/(E D + s). Parameters behind a gradient are N/R old on average,
     computing and queue together, for every law.
 
+    Two constants are exact too: min(N/(D + s), 1/s).
+
     Limits:
-        Both general: constant computing time 1 with constant service 0.1, where arrivals fall into step, is the worst
-        case, see `docs/staleness.md`. Rates approach 1/s as N passes 1 + E D/s, where the bend is sharper the more
-        regular both are.
+        Other laws: largest error near N = 1 + E D/s, where the link becomes full, and nil far from it. At s = 0.1 E D,
+        N up to 32: gamma(4) computing -2.1 % (constant service), uniform(0.5, 1.5) computing -3.3 % (constant
+        service), constant computing -4.6 % (gamma(4) service) and +1.9 % (lognormal service, c = 1.5), lognormal
+        computing with c = 1.5 within 0.5 %.
 
     Args:
         delay: Law of what a worker does outside the link [s].
@@ -35,6 +38,8 @@ def link_rate(delay: AbstractDelay, service: AbstractDelay, workers: int) -> flo
         return workers / delay.mean
     if workers == 1:
         return 1.0 / (delay.mean + service.mean)
+    if delay.cv < 1e-12 and service.cv < 1e-12:
+        return min(workers / (delay.mean + service.mean), 1.0 / service.mean)
     i = np.arange(1, workers)
     transform = np.log(np.real(service.laplace(i / delay.mean)))
     factors = np.concatenate([[0.0], np.cumsum(np.log(-np.expm1(transform)) - transform)])

@@ -1,5 +1,6 @@
 r"""How far the arrivals of N workers are from a Poisson process."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -52,6 +53,7 @@ class PoissonError:
         return f"Poisson arrivals would be wrong for {bad}" + (f"; good enough for {good}" if good else "")
 
 
+@functools.lru_cache(maxsize=256)
 def poisson_error(delay: AbstractDelay, workers: int) -> PoissonError:
     """Error of the Poisson approximation: the three numbers of `PoissonError`, good enough up to 0.05, 0.2, 0.05."""
     checks.at_least("workers", workers, 1)

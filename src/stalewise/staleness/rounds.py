@@ -79,4 +79,4 @@ def _above(
         useful = counts[:, 1:].copy()
         useful[:, 0] += counts[:, 0]
         terms.append((useful, workers - 1))
-    return rows * step, exact_sum_laws(terms, k).sum(axis=1)
+    return np.asarray(rows * step, np.float64), exact_sum_laws(terms, k).sum(axis=1)
