@@ -132,7 +132,8 @@ def _worker(delay: AbstractDelay, time: Array, weights: Array, fresh: Array, can
     survival = 1.0 - np.asarray(delay.cdf(time))
     if not cancel:
         return _Worker(survival, weights * fresh, weights * (1.0 - fresh), delay.mean)
-    stopped = np.maximum(-np.diff(fresh, append=0.0), 0.0) * survival
+    at_work = 0.5 * (survival + np.append(survival[1:], 0.0))
+    stopped = np.maximum(-np.diff(fresh, append=0.0), 0.0) * at_work
     rejected = 0.5 * (stopped + np.concatenate([[0.0], stopped[:-1]]))
     total = float((weights * fresh).sum() + rejected.sum())
     accepted, rejected = weights * fresh / total, rejected / total
