@@ -154,7 +154,7 @@ def _counts(worker: _Worker, step: float) -> Array:
     none = signal.fftconvolve(resolvent, worker.survival - 0.5 * rejected)[:points]
     fresh = [np.clip(none, 0.0, 1.0)]
     fresh[0][0] = 1.0
-    while fresh[-1].max() > 1e-10 and len(fresh) < 4096:
+    while fresh[-1].max() > 1e-8 and len(fresh) < 4096:
         fresh.append(np.clip(signal.fftconvolve(resolvent, then(accepted, fresh[-1]))[:points], 0.0, 1.0))
         fresh[-1][0] = 0.0
 
