@@ -48,9 +48,9 @@ def measured(study: Study, delay: AbstractDelay, seed: int = 0) -> Arrivals:
     age = (end.ages - begin.ages) / max(applied, 1)
     spread = math.sqrt(max((end.ages_squared - begin.ages_squared) / max(applied, 1) - age**2, 0.0))
     rate = float(rates.mean())
-    what = f"{study.policy} has none with these settings" if has_formula(delay) else "none for these delays"
+    what = f"{study.policy} with these settings" if has_formula(delay) else "these delays"
     method = (
-        f"counted over {applied} gradients in virtual time, no formula: {what}; "
+        f"counted over {applied} gradients in virtual time, no formula for {what}; "
         f"standard error of the update rate {100 * standard_error(rates):.2g} %"
     )
     return Arrivals(
