@@ -87,7 +87,7 @@ def staleness_law(delay: AbstractDelay, workers: int) -> StalenessLaw:
     Given the own cycle D = t, K is the sum of N - 1 independent stationary renewal counts:
     :math:`E z^K = E_D\big[(\sum_n P(N_e(D) = n) z^n)^{N-1}\big]`. Its mean is N - 1 for every law. Exact for constant
     (K = N - 1) and exponential delays (geometric); else on a grid (total variation below 0.005), and above 64 workers
-    with the sum of counts taken as normal (below 0.01).
+    with the sum of counts taken as normal unless it is small (below 0.01).
 
     Args:
         delay: Law of one cycle [s]; not a replayed trace.

@@ -27,17 +27,18 @@ def moments(terms: Terms) -> tuple[Array, Array]:
 def sum_laws(terms: Terms, length: int) -> Array:
     r"""P(sum = k) for k < ``length`` at each time, shape (times, length).
 
-    By discrete Fourier transform, exact to rounding up to 64 terms; above that the sum is taken as normal, which
-    moves no probability by more than 0.01 where 64 counts have a variance of 1 together.
+    By discrete Fourier transform, exact to rounding. Above 64 terms the sum is taken as normal at times when its mean
+    is more than 6 deviations, which moves no probability by more than 0.01.
     """
     mean, deviation = moments(terms)
-    if sum(copies for _, copies in terms) > SUMMED_EXACTLY:
-        edges = np.arange(-1, length) + 0.5
-        width = np.maximum(deviation, 0.03)[:, None]
-        below = stats.norm.cdf((edges - mean[:, None]) / width)
-        below[:, 0] = 0.0
-        return np.diff(below, axis=1)
-    return exact_sum_laws(terms, length)
+    exact = _summed(terms, mean, deviation)
+    out = np.empty((len(mean), length))
+    if exact.any():
+        out[exact] = exact_sum_laws(_at(terms, exact), length)
+    edges = np.arange(-1, length) + 0.5
+    below = stats.norm.cdf((edges - mean[~exact, None]) / np.maximum(deviation[~exact], 0.03)[:, None])
+    out[~exact] = np.diff(below, axis=1)
+    return out
 
 
 def exact_sum_laws(terms: Terms, length: int) -> Array:
@@ -52,13 +53,29 @@ def exact_sum_laws(terms: Terms, length: int) -> Array:
 
 def mixture(terms: Terms, weights: Array) -> Array:
     """Law of the sum at a random time with these weights; as accurate as `sum_laws`."""
-    if sum(copies for _, copies in terms) > SUMMED_EXACTLY:
-        return _mixture_of_normals(*moments(terms), weights)
-    total, length = np.zeros(0, complex), 0
-    for part, transform, size in _transforms(terms):
-        total = (total if len(total) else np.zeros(transform.shape[1], complex)) + weights[part] @ transform
-        length = size
-    return np.fft.irfft(total, length)
+    mean, deviation = moments(terms)
+    exact = _summed(terms, mean, deviation)
+    parts = [_mixture_of_normals(mean[~exact], deviation[~exact], weights[~exact])] if not exact.all() else []
+    if exact.any():
+        chosen, total, size = weights[exact], 0.0, 0
+        for part, transform, length in _transforms(_at(terms, exact)):
+            total, size = total + chosen[part] @ transform, length
+        parts.append(np.fft.irfft(total, size))
+    pmf = np.zeros(max(map(len, parts)))
+    for part in parts:
+        pmf[: len(part)] += part
+    return pmf
+
+
+def _summed(terms: Terms, mean: Array, deviation: Array) -> NDArray[np.bool_]:
+    """At which times the sum is computed term by term, and not taken as normal."""
+    if sum(copies for _, copies in terms) <= SUMMED_EXACTLY:
+        return np.ones(len(mean), bool)
+    return mean <= 6.0 * deviation
+
+
+def _at(terms: Terms, times: NDArray[np.bool_]) -> Terms:
+    return [(table[times], copies) for table, copies in terms]
 
 
 def _transforms(terms: Terms):
