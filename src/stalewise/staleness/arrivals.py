@@ -42,7 +42,7 @@ def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
     ssp                          lead 0 exact (rounds of N single updates)
     ============================ ===================================================================================
 
-    A bound that fewer than 1 gradient in 10,000 would exceed is none. The rest is counted: ``staleness.method`` says
+    A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted: ``staleness.method`` says
     which, over how many gradients, and the standard error. The errors are the largest of `validation/policies.py`.
     """
     delay, workers, rules = study.cluster.delay(), study.active_workers, study.rules()
@@ -65,7 +65,8 @@ def _formula(policy: str, delay: AbstractDelay, workers: int, rules: Rules, toge
         free = _asynchronous(delay, workers, rules.group, together)
     if rules.max_staleness is None or free is None:
         return free
-    if free.staleness.pmf[rules.max_staleness + 1 :].sum() <= NEVER and rules.on_stale != ADMIT:
+    everybody = workers if rules.on_stale == WAIT else 1  # one that is waited for holds up all
+    if everybody * free.staleness.pmf[rules.max_staleness + 1 :].sum() <= NEVER and rules.on_stale != ADMIT:
         return free
     return _with_bound(delay, workers, rules, together)
 
