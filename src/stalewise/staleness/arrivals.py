@@ -42,8 +42,9 @@ def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
     ssp                          lead 0 exact (rounds of N single updates)
     ============================ ===================================================================================
 
-    A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted: ``staleness.method`` says
-    which, over how many gradients, and the standard error. The errors are the largest of `validation/policies.py`.
+    A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted:
+    ``staleness.method`` says which, over how many gradients, and the standard error. The errors are the largest of
+    `validation/policies.py`.
     """
     delay, workers, rules = study.cluster.delay(), study.active_workers, study.rules()
     found = None
