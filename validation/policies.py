@@ -8,8 +8,9 @@ allows that. Allowed: 0.5 % for rate and mean, 2 % for variance and quantile, or
 Rows that `arrivals` counted itself, having no formula, are marked "counted": they check the counting, at 2 % for all
 or 3 standard errors of a difference.
 A quantile that is one off is right if the simulated share up to it is 99 % within 0.1 %. Exceptions are listed at the
-end; exits with 1 if a formula is among them. Run by `make validate`: about 7 minutes of processor time, so 4 to 5 on two free
-cores. `--quick` takes a tenth of the gradients, other words are the beginnings of the policies wanted.
+end; exits with 1 if a formula is among them. Run by `make validate`: about 7 minutes of
+processor time, 4 to 5 on two free cores. `--quick` takes a tenth of the gradients,
+other words are the beginnings of the policies wanted.
 """
 
 import sys
