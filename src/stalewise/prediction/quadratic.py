@@ -13,7 +13,7 @@ from stalewise.dynamics import (
     step_limit,
     transient,
 )
-from stalewise.staleness import Arrivals, arrivals
+from stalewise.staleness import Arrivals, arrivals, has_formula, poisson_error
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
 
@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 POINTS = 800
 MOST_UPDATES = 1 << 21  # solved one by one
 SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials
+POISSON_NOTED = 256  # workers up to which the note on Poisson arrivals is worth its time, half a second at most
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
@@ -96,8 +97,17 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         noise_floor=floor if math.isfinite(floor) else None,
         time_to_target=reached,
         status=_status(study, modes, limit.mean_square / timing.block, floor, reached, float(curve.time[-1])),
-        notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}"],
+        notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}", *_poisson_note(study)],
     )
+
+
+def _poisson_note(study: Study) -> list[str]:
+    """Whether Poisson arrivals would have done, where every gradient is applied as it comes."""
+    delay, workers = study.cluster.delay(), study.active_workers
+    plain = study.policy == "async" and study.schedule.max_staleness is None
+    if not plain or not has_formula(delay) or not 2 <= workers <= POISSON_NOTED:
+        return []
+    return [poisson_error(delay, workers).sentence]
 
 
 def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tuple[float, float]:
