@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stalewise.delays import AbstractDelay
+from stalewise.delays import AbstractDelay, Workers
 from stalewise.protocol import Rules
 from stalewise.protocol.rules import ADMIT, CANCEL, DROP, WAIT
 from stalewise.staleness.bounds import bounded
+from stalewise.staleness.clusters import cluster_staleness
 from stalewise.staleness.groups import in_groups, waiting_rounds
 from stalewise.staleness.law import StalenessLaw, has_formula, is_exponential, staleness_law
 from stalewise.staleness.measured import measured
@@ -40,17 +41,62 @@ def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
                                  (means 0.5 %, variance 2 %); constant delays exact
     wait, admit                  bound 0 exact (synchronous; one worker at a time)
     ssp                          lead 0 exact (rounds of N single updates)
+    async, unlike workers        exact on a grid; under other policies, and with a shared link, they are counted
+    producer-consumer            counted
     ============================ ===================================================================================
 
     A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted:
     ``staleness.method`` says which, over how many gradients, and the standard error. The errors are the largest of
     `validation/policies.py`.
     """
-    delay, workers, rules = study.cluster.delay(), study.active_workers, study.rules()
-    found = None
-    if has_formula(delay) and rules.trigger == 0.0:
-        found = _formula(study.policy, delay, workers, rules, study.cluster.start == "together")
-    return measured(study, delay, seed) if found is None else found
+    rules = study.rules()
+    found = None if _needs_counting(study, rules) else _by_formula(study, rules)
+    return (measured(study, seed) if found is None else found).weighted(rules.weight)
+
+
+def _needs_counting(study: Study, rules: Rules) -> bool:
+    formulas = all(has_formula(law) for _, law in study.workers().groups)
+    return rules.trigger > 0.0 or rules.trains or study.cluster.service_law().mean > 0 or not formulas
+
+
+def _by_formula(study: Study, rules: Rules) -> Arrivals | None:
+    workers, together = study.workers(), study.cluster.start == "together"
+    if workers.law is not None:
+        return _formula(study.policy, workers.law, workers.count, rules, together)
+    return _unlike(workers, together) if rules == Rules(weight=rules.weight) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _unlike(workers: Workers, together: bool) -> Arrivals:
+    """Fully asynchronous workers that are unlike, every gradient applied."""
+    groups = cluster_staleness([(law, count) for count, law in workers.groups])
+    shares = np.array([count / law.mean / workers.rate for count, law in workers.groups])
+    pmf = np.zeros(max(len(group.staleness.pmf) for group in groups))
+    for share, group in zip(shares, groups, strict=True):
+        pmf[: len(group.staleness.pmf)] += share * group.staleness.pmf
+
+    def counts(time: Array) -> tuple[Array, Array]:
+        mean, variance = np.zeros_like(time), np.zeros_like(time)
+        for count, law in workers.groups:
+            one, spread = count_moments(law, time)
+            mean += count * (one if together else time / law.mean)
+            variance += count * spread
+        return mean, variance
+
+    means = np.array([law.mean for _, law in workers.groups])
+    squares = np.array([law.variance + law.mean**2 for _, law in workers.groups])
+    age = float(shares @ means)
+    return Arrivals(
+        rate=workers.rate,
+        gradients_a_step=1,
+        staleness=StalenessLaw(pmf / pmf.sum(), "renewal counts given the own delay, of unlike workers"),
+        delay_mean=age,
+        delay_cv=math.sqrt(max(float(shares @ squares) - age**2, 0.0)) / age,
+        acceptance=1.0,
+        counts=counts,
+        memoryless=False,
+        heavy_tailed=any(law.abscissa == 0.0 for _, law in workers.groups),
+    )
 
 
 def _formula(policy: str, delay: AbstractDelay, workers: int, rules: Rules, together: bool) -> Arrivals | None:

@@ -5,7 +5,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from stalewise.delays import AbstractDelay
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.staleness.law import has_formula, law_from_counts
 from stalewise.staleness.timing import Arrivals
@@ -22,7 +21,7 @@ PRECISION = 0.003  # wanted of the update rate
 LONGER = 5.0  # times the first length, at most
 
 
-def measured(study: Study, delay: AbstractDelay, seed: int = 0) -> Arrivals:
+def measured(study: Study, seed: int = 0) -> Arrivals:
     """Count arrivals in virtual time.
 
     Rate, staleness and ages come from 8 runs of staggered workers, 1,000,000 gradients in all where none is lost,
@@ -37,8 +36,8 @@ def measured(study: Study, delay: AbstractDelay, seed: int = 0) -> Arrivals:
         still = study.model_copy(update={"workload": Workload(eigenvalues=[1.0], start=0.0)})
     if still.schedule.learning_rate is None:
         still = still.with_schedule(learning_rate=1.0)
-    workers = study.active_workers
-    begin, end, rates = _long_run(still, delay.mean, workers, seed)
+    workers = study.workers()
+    begin, end, rates = _long_run(still, workers.mean_cycle, workers.count, seed)
     applied = end.tally.applied - begin.tally.applied
     finished = applied + sum(
         getattr(end.tally, fate) - getattr(begin.tally, fate) for fate in ("dropped", "cancelled", "unsent")
@@ -48,7 +47,8 @@ def measured(study: Study, delay: AbstractDelay, seed: int = 0) -> Arrivals:
     age = (end.ages - begin.ages) / max(applied, 1)
     spread = math.sqrt(max((end.ages_squared - begin.ages_squared) / max(applied, 1) - age**2, 0.0))
     rate = float(rates.mean())
-    what = f"{study.policy} with these settings" if has_formula(delay) else "these delays"
+    formulas = all(has_formula(law) for _, law in workers.groups)
+    what = f"{study.policy} with these settings" if formulas else "these delays"
     method = (
         f"counted over {applied} gradients in virtual time, no formula for {what}; "
         f"standard error of the update rate {100 * standard_error(rates):.2g} %"
@@ -60,7 +60,7 @@ def measured(study: Study, delay: AbstractDelay, seed: int = 0) -> Arrivals:
         delay_mean=age,
         delay_cv=spread / age if age > 0 else 0.0,
         acceptance=applied / max(finished, 1),
-        counts=_counts_from_start(still, delay.mean, workers, seed, rate),
+        counts=_counts_from_start(still, workers.mean_cycle, workers.count, seed, rate),
         memoryless=False,
         heavy_tailed=False,
     )

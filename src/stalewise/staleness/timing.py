@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from stalewise.errors import InputError
+from stalewise.protocol import Weight
 from stalewise.staleness.law import StalenessLaw
 
 Array = NDArray[np.float64]
@@ -20,13 +22,15 @@ class Arrivals:
     Attributes:
         rate: Steps a second in the long run.
         gradients_a_step: Gradients averaged in one step.
-        staleness: Law of the staleness of an applied gradient.
+        staleness: Law of the staleness of an applied gradient, each counted with its weight.
         delay_mean, delay_cv: Age of the parameters behind it [s], and its coefficient of variation.
         acceptance: Share of the gradients computed that are applied.
         counts: Mean and variance of the number of steps by given times [s].
         memoryless: Whether every worker's delay is exponential and none is dropped: then the moments close exactly.
         heavy_tailed: Whether the delay's transform does not exist left of the axis.
         block: Updates that are counted as one, see `coarse`.
+        weight_mean, weight_square: Mean and mean square of the gradients' weights (`stalewise.protocol.Weight`).
+        unweighted: Law of the staleness, each gradient counted once; None if that is ``staleness``.
     """
 
     rate: float
@@ -39,6 +43,36 @@ class Arrivals:
     memoryless: bool
     heavy_tailed: bool
     block: int = 1
+    weight_mean: float = 1.0
+    weight_square: float = 1.0
+    unweighted: StalenessLaw | None = None
+
+    @property
+    def observed(self) -> StalenessLaw:
+        """Law of the staleness that a log shows."""
+        return self.unweighted or self.staleness
+
+    def weighted(self, weight: Weight) -> "Arrivals":
+        r"""The same with gradients of staleness k multiplied by w(k).
+
+        To first order a mode of curvature lambda then sees a learning rate eta E[w] and ages of the law
+        :math:`p_k w_k / E[w]`: both are exact for the mean, given that ages are independent of what is learnt.
+        """
+        if weight == Weight():
+            return self
+        law = self.staleness
+        weights = weight.of(np.arange(len(law.pmf)))
+        mean = float(law.pmf @ weights)
+        if not mean > 0:
+            raise InputError("schedule.staleness_weight: every gradient would have weight 0")
+        return replace(
+            self,
+            staleness=StalenessLaw(law.pmf * weights / mean, f"{law.method}; weighted"),
+            unweighted=law,
+            weight_mean=mean,
+            weight_square=float(law.pmf @ weights**2),
+            memoryless=False,
+        )
 
     @property
     def dispersion_weight(self) -> float:
