@@ -59,7 +59,7 @@ def trace_rows(path: Path) -> list[str]:
 
 
 def simulated(study):
-    return simulate(study, seeds=16, horizon=400 * study.cluster.delay().mean)
+    return simulate(study, seeds=16, horizon=400 * study.delay().mean)
 
 
 def question(path: Path, text: str, workers: int):
