@@ -258,7 +258,12 @@ def test_wrong_overrides_are_refused(override, message):
         ("cluster", "group", [{"count": 4, "comptue": "x"}], r'cluster.group.0.comptue .*; did you mean "compute"\?'),
         ("schedule", "staleness_weight", "inwerse", r"staleness_weight must be one of constant, .* got 'inwerse'"),
         ("schedule", "staleness_weight", "hinge(1)", r"staleness_weight: hinge takes \(a, b\), got 'hinge\(1\)'"),
-        ("schedule", "staleness_weight", "polynomial(-1)", r"staleness_weight: p of polynomial must be 0 or more, got -1"),
+        (
+            "schedule",
+            "staleness_weight",
+            "polynomial(-1)",
+            r"staleness_weight: p of polynomial must be 0 or more, got -1",
+        ),
         ("schedule", "learningrate", 1, r'schedule.learningrate is not a known field; did you mean "learning_rate"\?'),
         ("target", "loss", 0, r"target.loss must be positive, .*, got 0"),
         ("target", "time_limit", -1, r"target.time_limit must be positive, .*, got -1"),

@@ -241,7 +241,7 @@ def test_staggered_workers_are_in_a_regime_by_its_share_of_time():
     law = Regimes((Constant(1.0), Constant(10.0)), 1e6)
     source = DelayStream(encode(law.components(), law.mean), 2000, np.random.default_rng(1))
     for worker in range(2000):
-        source.residual(worker, law.mean)
+        source.residual(worker)
     slow = np.mean([source.next(worker) == 10.0 for worker in range(2000)])
     assert abs(slow - 0.5) < 4.5 * 0.5 / math.sqrt(2000)
 
