@@ -37,7 +37,11 @@ format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 validate: $(READY) ## tables of theory against simulation
+	@$(BIN)/python validation/policies.py
 	@$(BIN)/python validation/time_to_target.py
+	@$(BIN)/python validation/fitting.py
+	@$(BIN)/python validation/replay.py
+	@$(BIN)/python validation/delays.py
 
 bench: $(READY) ## measured speed, answers checked
 	@$(BIN)/python benchmarks/events.py

@@ -64,7 +64,7 @@ def test_examples_are_valid(name):
     """The example studies load and survive a round trip."""
     study = load_study(f"examples/{name}.toml")
     assert parse_study(study.to_toml(), folder="examples") == study
-    assert study.cluster.delay().mean > 0
+    assert study.delay().mean > 0
 
 
 def test_defaults():
@@ -86,7 +86,7 @@ def test_modes_spread_scalars_over_eigenvalues():
 
 def test_cycle_is_download_plus_compute_plus_upload():
     """The delay of a cycle is the sum of its independent parts."""
-    law = make_study(changed("cluster", download="exponential(0.5)", upload="constant(0.25)")).cluster.delay()
+    law = make_study(changed("cluster", download="exponential(0.5)", upload="constant(0.25)")).delay()
     assert law.mean == pytest.approx(1.75)
     assert law.variance == pytest.approx(0.5)
 
@@ -122,6 +122,45 @@ def test_settings_without_a_meaning_are_refused(schedule, message):
         make_study(changed("schedule", **schedule))
 
 
+def test_unlike_workers_are_numbered_group_by_group():
+    """Counts add up, what a group leaves out is the cluster's, the first are active first, and TOML keeps it all."""
+    cluster = {
+        "compute": "constant(1)",
+        "upload": "constant(0.5)",
+        "group": [{"count": 2}, {"count": 3, "compute": "exponential(2)"}, {"count": 1, "upload": "constant(0)"}],
+    }
+    study = make_study({**BASE, "cluster": cluster})
+    assert study.active_workers == study.cluster.workers == 6
+    assert [(count, law.mean) for count, law in study.workers().groups] == [(2, 1.5), (3, 2.5), (1, 1.0)]
+    assert study.workers().rate == pytest.approx(2 / 1.5 + 3 / 2.5 + 1)
+    few = study.with_schedule(active_workers=3).workers()
+    assert [count for count, _ in few.groups] == [2, 1]
+    assert parse_study(study.to_toml()).workers() == study.workers()
+    with pytest.raises(InputError, match="no formula for workers that are unlike"):
+        study.delay()
+    alike = make_study({**BASE, "cluster": {**cluster, "group": [{"count": 2}, {"count": 1}]}})
+    assert alike.delay().mean == 1.5
+    with pytest.raises(InputError, match="compute is missing in group 0"):
+        make_study({**BASE, "cluster": {"group": [{"count": 2}]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("inverse", [1, 1, 1 / 2, 1 / 8]),
+        ("polynomial(0.5)", [1, 2**-0.5, 3**-0.5, 1 / 3]),
+        ("hinge(10, 4)", [1, 1, 1, 1 / 41]),
+        ("hinge(a=10, b=1)", [1, 1, 1 / 11, 1 / 71]),
+        ("delay-adaptive(4)", [1, 1, 1, 1 / 2]),
+    ],
+)
+def test_weights_of_stale_gradients(text, weights):
+    """At staleness 0, 1, 2 and 8, as the sources define them."""
+    weight = make_study(changed("schedule", staleness_weight=text)).rules().weight
+    np.testing.assert_allclose(weight.of([0, 1, 2, 8]), weights)
+
+
 def test_changes_make_a_new_study():
     """with_schedule and with_cluster leave the original alone, take fields out by None, and check what they make."""
     study = make_study(BASE)
@@ -138,7 +177,7 @@ def test_files_are_looked_up_beside_the_study(tmp_path):
     (tmp_path / "log.csv").write_text("worker,start,end\na,0,2\n")
     (tmp_path / "study.toml").write_text(make_study(BASE).to_toml())
     study = load_study(tmp_path / "study.toml", overrides=["cluster.compute=trace('log.csv')"])
-    assert study.cluster.delay().mean == study.with_schedule(active_workers=1).cluster.delay().mean == 2.0
+    assert study.delay().mean == study.with_schedule(active_workers=1).delay().mean == 2.0
 
 
 @pytest.mark.parametrize(
@@ -213,8 +252,18 @@ def test_wrong_overrides_are_refused(override, message):
         ("schedule", "max_staleness", 1.5, r"schedule.max_staleness must be a valid integer, got 1.5"),
         ("schedule", "batch_size", 0, r"schedule.batch_size must be .*1 or more.*, got 0"),
         ("cluster", "workers", 10_001, r"cluster.workers must be .*, got 10001"),
-        ("cluster", "service", "exponential(1)", r"cluster.service .* not supported yet, got 'exponential\(1\)'"),
-        ("schedule", "staleness_weight", "inverse", r"schedule.staleness_weight must be 'constant', got 'inverse'"),
+        ("cluster", "service", "exponential(0)", r"cluster.service.*mean must be positive.*got 0"),
+        ("cluster", "group", [{"count": 3}], r"cluster.* workers must be the sum of the groups' counts, 3, got 4"),
+        ("cluster", "group", [{"count": 0}], r"cluster.group.0.count must be 1 or more"),
+        ("cluster", "group", [{"count": 4, "comptue": "x"}], r'cluster.group.0.comptue .*; did you mean "compute"\?'),
+        ("schedule", "staleness_weight", "inwerse", r"staleness_weight must be one of constant, .* got 'inwerse'"),
+        ("schedule", "staleness_weight", "hinge(1)", r"staleness_weight: hinge takes \(a, b\), got 'hinge\(1\)'"),
+        (
+            "schedule",
+            "staleness_weight",
+            "polynomial(-1)",
+            r"staleness_weight: p of polynomial must be 0 or more, got -1",
+        ),
         ("schedule", "learningrate", 1, r'schedule.learningrate is not a known field; did you mean "learning_rate"\?'),
         ("target", "loss", 0, r"target.loss must be positive, .*, got 0"),
         ("target", "time_limit", -1, r"target.time_limit must be positive, .*, got -1"),
@@ -251,7 +300,7 @@ def test_what_is_left_out_is_asked_for_when_needed():
     with pytest.raises(InputError, match=r"schedule.policy is missing: give one of async, sync"):
         study.server()
     with pytest.raises(InputError, match=r"cluster.compute must take time"):
-        make_study(changed("cluster", compute="constant(0)")).cluster.delay()
+        make_study(changed("cluster", compute="constant(0)")).delay()
 
 
 def test_unreadable_files_are_refused(tmp_path):

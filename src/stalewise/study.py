@@ -18,14 +18,14 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
-    field_validator,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from stalewise.delays import AbstractDelay, files_of, parse_delay, rename_files
+from stalewise.delays import AbstractDelay, Workers, files_of, parse_delay, rename_files
 from stalewise.errors import InputError
-from stalewise.protocol import POLICIES, Rules, Server, rules_of
+from stalewise.protocol import POLICIES, Rules, Server, parse_weight, rules_of
 
 LARGEST = 1e100  # so that squares and products of what a study holds stay finite
 MOST_WORKERS = 10_000
@@ -114,53 +114,106 @@ class Workload(_Section):
         )
 
 
+def _law_text(text: str, info: ValidationInfo) -> str:
+    try:
+        parse_delay(text, folder=(info.context or {}).get("folder", "."))
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+LawText = Annotated[str, AfterValidator(_law_text)]
+
+
+class Group(_Section):
+    """Workers of one kind; laws that are left out are the cluster's."""
+
+    count: Annotated[int, _within(1, MOST_WORKERS, f"1 or more, {MOST_WORKERS:,} at most")]
+    compute: LawText | None = None
+    download: LawText | None = None
+    upload: LawText | None = None
+
+
 class Cluster(_Section):
-    """Who computes, and how long one gradient takes: download + compute + upload, independent [s]."""
+    """Who computes, and how long one gradient takes: download + compute + upload, independent [s].
+
+    Workers are alike unless there are groups; those are numbered, and become active, in the order of the groups.
+    """
 
     workers: Annotated[int, _within(1, MOST_WORKERS, f"1 or more, {MOST_WORKERS:,} at most")]
-    compute: str = Field(description="law of the computing time of one gradient")
-    download: str = "constant(0)"
-    upload: str = "constant(0)"
-    service: Annotated[str, _only("constant(0)")] = Field(
-        default="constant(0)", description="shared link or server, one gradient at a time"
+    compute: LawText | None = Field(default=None, description="law of the computing time of one gradient")
+    download: LawText = "constant(0)"
+    upload: LawText = "constant(0)"
+    service: LawText = Field(
+        default="constant(0)",
+        description="shared link or server, one gradient at a time; of producer-consumer, one step of the trainer",
     )
+    group: list[Group] | None = None
     start: Literal["together", "staggered"] = "together"
     _folder: Path = PrivateAttr(default=Path("."))
     _law: AbstractDelay | None = PrivateAttr(default=None)
 
-    @field_validator("compute", "download", "upload")
+    @model_validator(mode="before")
     @classmethod
-    def _readable(cls, text: str, info) -> str:
-        try:
-            parse_delay(text, folder=(info.context or {}).get("folder", "."))
-        except InputError as error:
-            raise ValueError(str(error)) from None
-        return text
+    def _count(cls, data: Any) -> Any:
+        """Workers are those of the groups, unless said."""
+        if isinstance(data, dict) and "workers" not in data and isinstance(data.get("group"), list):
+            counts = [one.get("count") for one in data["group"] if isinstance(one, dict)]
+            known = [count for count in counts if isinstance(count, int)]
+            if len(known) == len(data["group"]) > 0:
+                return {**data, "workers": sum(known)}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Cluster":
+        for place, one in enumerate(self.group or ()):
+            if one.compute is None and self.compute is None:
+                raise ValueError(f"compute is missing in group {place}, and there is none for the whole cluster")
+        if self.group is None and self.compute is None:
+            raise ValueError("compute is missing: the law of the computing time of one gradient")
+        if self.group is not None and sum(one.count for one in self.group) != self.workers:
+            raise ValueError(
+                f"workers must be the sum of the groups' counts, {sum(one.count for one in self.group)}, "
+                f"got {self.workers}; or leave it out"
+            )
+        return self
 
     def model_post_init(self, context: Any) -> None:
         """Remember where relative file names are looked up."""
         if context:
             self._folder = Path(context.get("folder", "."))
 
+    def _texts(self) -> list[tuple[int, list[str]]]:
+        """Workers and the texts of their parts, group by group."""
+        own = [self.compute, self.download, self.upload]
+        if self.group is None:
+            return [(self.workers, [text or "" for text in own])]
+        theirs = [(one.count, [one.compute, one.download, one.upload]) for one in self.group]
+        return [(n, [text or other or "" for text, other in zip(texts, own, strict=True)]) for n, texts in theirs]
+
     @property
     def sources(self) -> dict[str, Path]:
         """Trace files that the laws name, and where each is."""
-        texts = (self.compute, self.download, self.upload)
+        texts = [self.service, *(text for _, parts in self._texts() for text in parts)]
         return {name: self._folder / name for text in texts for name in files_of(text)}
 
-    def delay(self) -> AbstractDelay:
-        """Law of a whole cycle of one worker [s]: from reading the parameters to the gradient's arrival."""
+    def all_workers(self) -> Workers:
+        """Workers and the law of a cycle of each [s]: from reading the parameters to handing the gradient over."""
         if self._law is not None:
-            return self._law
-        law = self._part(self.compute)
-        for text in (self.download, self.upload):
-            law = law + self._part(text)
-        if law.mean <= 0:
-            raise InputError(f"cluster.compute must take time, got {self.compute!r} with a mean of 0 seconds")
-        return law
+            return Workers(((self.workers, self._law),))
+        groups = []
+        for count, (compute, *rest) in self._texts():
+            law = parse_delay(compute, folder=self._folder)
+            for text in rest:
+                law = law + parse_delay(text, folder=self._folder)
+            if law.mean <= 0:
+                raise InputError(f"cluster.compute must take time, got {compute!r} with a mean of 0 seconds")
+            groups.append((count, law))
+        return Workers(tuple(groups))
 
-    def _part(self, text: str) -> AbstractDelay:
-        return parse_delay(text, folder=self._folder)
+    def service_law(self) -> AbstractDelay:
+        """Law of the time one gradient takes on the shared link [s]."""
+        return parse_delay(self.service, folder=self._folder)
 
 
 class Schedule(_Section):
@@ -178,6 +231,7 @@ class Schedule(_Section):
             "rennala",
             "ringmaster",
             "event-triggered",
+            "producer-consumer",
         ]
         | None
     ) = None
@@ -188,7 +242,11 @@ class Schedule(_Section):
     )
     on_stale: Literal["drop", "wait", "admit", "cancel"] = "drop"
     group: Count = Field(default=1, description="K, gradients averaged in one step, for the policies that have one")
-    staleness_weight: Literal["constant"] = "constant"
+    staleness_weight: str = Field(
+        default="constant", description="what a stale gradient is multiplied by, such as polynomial(0.5)"
+    )
+    delay_compensation: NonNegative = Field(default=0.0, description="lambda of DC-ASGD, for networks")
+    local_steps: Count = Field(default=1, description="steps that a worker takes by itself for one gradient")
     trigger: NonNegative = Field(default=0.0, description="push only if the gradient's norm exceeds it")
     on_quiet: Literal["refresh", "keep"] = "refresh"
     batch_size: Count | None = Field(
@@ -202,6 +260,7 @@ class Schedule(_Section):
                 rules_of(
                     self.policy, MOST_WORKERS, group=self.group, max_staleness=self.max_staleness,
                     on_stale=self.on_stale, trigger=self.trigger, on_quiet=self.on_quiet,
+                    weight=parse_weight(self.staleness_weight),
                 )  # fmt: skip
             except InputError as error:
                 raise ValueError(str(error)) from None
@@ -263,12 +322,24 @@ class Study(_Section):
             )
         return self.schedule.policy
 
+    def workers(self) -> Workers:
+        """Active workers and the law of a cycle of each, without the shared link."""
+        return self.cluster.all_workers().first(self.active_workers)
+
+    def delay(self) -> AbstractDelay:
+        """Law of a cycle of every active worker [s]; an error where they are unlike."""
+        law = self.workers().law
+        if law is None:
+            raise InputError("cluster.group: there is no formula for workers that are unlike; use simulate")
+        return law
+
     def rules(self) -> Rules:
         """What the schedule's server does with gradients."""
         schedule = self.schedule
         return rules_of(
             self.policy, self.active_workers, group=schedule.group, max_staleness=schedule.max_staleness,
             on_stale=schedule.on_stale, trigger=schedule.trigger, on_quiet=schedule.on_quiet,
+            weight=parse_weight(schedule.staleness_weight),
         )  # fmt: skip
 
     def server(self) -> Server:
@@ -286,9 +357,10 @@ class Study(_Section):
     def with_sources(self, names: dict[str, str], folder: Path) -> "Study":
         """The same study in another folder, its trace files renamed."""
         data = self.as_dict()
-        for part in ("compute", "download", "upload"):
-            if part in data["cluster"]:
-                data["cluster"][part] = rename_files(data["cluster"][part], names)
+        for section in (data["cluster"], *data["cluster"].get("group", ())):
+            for part in ("compute", "download", "upload", "service"):
+                if part in section:
+                    section[part] = rename_files(section[part], names)
         return make_study(data, folder=folder)
 
     def with_delay(self, law: AbstractDelay) -> "Study":
@@ -403,6 +475,7 @@ def _near(location: tuple[int | str, ...]) -> str:
     unknown = str(location[-1])
     sections = {"workload": Workload, "cluster": Cluster, "schedule": Schedule, "target": Target}
     model = sections.get(str(location[0])) if len(location) > 1 else Study
+    model = Group if location[:2] == ("cluster", "group") and len(location) > 2 else model
     if model is None:
         return ""
     names = list(model.model_fields)

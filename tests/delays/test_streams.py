@@ -18,7 +18,7 @@ from stalewise.delays.compiled import DelayStream, encode
 
 
 def stream(law, workers, seed=0):
-    return DelayStream(encode(law.components()), workers, np.random.default_rng(seed))
+    return DelayStream(encode(law.components(), law.mean), workers, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Laws as text: what is written reads back, what is wrong is named."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,23 +12,51 @@ from stalewise.delays import (
     Empirical,
     Exponential,
     Gamma,
+    Hyperexponential,
     Lognormal,
+    Mixture,
+    Normal,
+    Pareto,
+    Regimes,
     Replay,
     ShiftedExponential,
     Uniform,
+    Weibull,
+    files_of,
     parse_delay,
 )
 from stalewise.errors import InputError
 
-positive = st.floats(1e-6, 1e6).map(lambda x: float(f"{x:.12g}"))
-LAWS = st.one_of(
+positive = st.floats(1e-6, 1e6)
+SIMPLE = st.one_of(
     st.builds(Constant, positive),
     st.builds(Exponential, positive),
     st.builds(ShiftedExponential, positive, positive),
     st.builds(Gamma, positive, positive),
     st.builds(Lognormal, positive, positive),
-    st.builds(Uniform, positive, positive.map(lambda x: x + 1e6)).map(lambda u: parse_delay(str(u))),
+    st.builds(Uniform, positive, positive.map(lambda x: x + 1e6)),
+    st.builds(Weibull, positive, st.floats(0.02, 200.0)),
+    st.builds(Pareto, positive, st.floats(1.0001, 1e6)),
+    st.builds(Normal, positive, positive),
+    st.lists(st.tuples(positive, positive), min_size=1, max_size=3).map(
+        lambda pairs: Hyperexponential([m for m, _ in pairs], [w for _, w in pairs])
+    ),
 )
+
+
+def _nested(laws):
+    sums = st.lists(laws, min_size=2, max_size=3).map(lambda parts: sum(parts[1:], parts[0]))
+    lists = st.lists(st.one_of(laws, sums), min_size=2, max_size=3)
+    mixtures = lists.flatmap(
+        lambda parts: st.lists(positive, min_size=len(parts), max_size=len(parts)).map(lambda w: Mixture(parts, w))
+    )
+    regimes = st.tuples(lists, st.floats(1.0, 50.0)).map(
+        lambda pair: Regimes(pair[0], [pair[1] * law.mean for law in pair[0]])
+    )
+    return st.one_of(mixtures, regimes)
+
+
+LAWS = st.recursive(SIMPLE, _nested, max_leaves=6)
 
 
 @settings(max_examples=200, deadline=None)
@@ -40,9 +70,9 @@ def test_every_law_reads_back(law):
 @given(st.lists(LAWS, min_size=2, max_size=4))
 def test_every_sum_reads_back(laws):
     """So does a sum, once its constants have been gathered."""
-    total = parse_delay(" + ".join(str(law) for law in laws))
+    total = sum(laws[1:], laws[0])
     again = parse_delay(str(total))
-    assert str(again) == str(total)
+    assert again == total
     assert again.mean == pytest.approx(sum(law.mean for law in laws))
 
 
@@ -98,6 +128,29 @@ def test_measured_laws_read_their_file(tmp_path):
         ("constant(" + "9" * 400 + ")", r"must be zero or more, and finite"),
         ("exponential(0)", r"exponential: mean must be positive and finite"),
         ("uniform(2, 1)", r"uniform: high must exceed low"),
+        ("weibull(1, 0.001)", r"weibull: shape must be from 0.02 to 200, got 0.001; .*lognormal"),
+        ("weibull(0, 1)", r"weibull: mean must be positive and finite, got 0.0 seconds"),
+        ("pareto(1, 1)", r"pareto: shape must be above 1, got 1.0; at 1 or below the mean delay is infinite"),
+        ("pareto(mean=-1, shape=2)", r"pareto: mean must be zero or more"),
+        ("normal(0, 1)", r"normal: mean must be positive and finite, got 0.0 seconds"),
+        ("normal(1, 0)", r"normal: std must be positive"),
+        ("hyperexponential([1, 2], [1])", r"hyperexponential: weights must have one value for each of 2 means, got 1"),
+        ("hyperexponential([1, 0], [1, 1])", r"hyperexponential: means\[1\] must be positive and finite, got 0"),
+        ("hyperexponential(1, 2)", r"hyperexponential: means must be a list of one or more numbers, got 1"),
+        ("hyperexponential([], [])", r"hyperexponential: means must be a list of one or more numbers, got \[\]"),
+        ("mixture([], [])", r"mixture: laws must be a list of one or more delay laws, got \[\]"),
+        ("mixture(exponential(1), [1])", r"mixture: laws must be a list such as \[exponential\(1\), gamma\(2, 4\)\]"),
+        ("mixture([exponential(1)], [-1])", r"mixture: weights\[0\] must be positive and finite, got -1"),
+        ("mixture([exponential(1), 3], [1, 1])", r"cannot read"),
+        ("mixture([gama(1, 2)], [1])", r'did you mean "gamma"'),
+        ("regimes([exponential(1)], 5)", r"regimes: laws must be two or more, got 1; write the law alone"),
+        (
+            "regimes([exponential(1), exponential(9)], 5)",
+            r"dwell must be at least the mean delay of its law, got 5.0",
+        ),
+        ("regimes([exponential(1), constant(0)], 5)", r"regimes: mean of constant\(0\) must be positive"),
+        ("regimes([exponential(1), exponential(2)], [5])", r"regimes: dwell must have one value for each of 2 laws"),
+        ("regimes([exponential(1), exponential(2)])", r"regimes\(laws, dwell\) needs dwell"),
         ("trace(3)", r"trace takes a file name in quotes, got 3"),
         ("trace('missing.csv')", r"trace file: '.*missing.csv' does not exist"),
         (r"empirical('\0')", r"is not a CSV text file"),
@@ -109,3 +162,27 @@ def test_what_is_not_a_law_is_refused_in_one_line(text, message):
     with pytest.raises(InputError, match=message) as caught:
         parse_delay(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet"])
+def test_measured_laws_read_every_format(tmp_path, name):
+    """Whatever `read_trace` recognises, also inside a mixture and behind other laws."""
+    rows = [{"worker": w, "start": a, "end": b} for w, a, b in (("a", 0.0, 1.0), ("b", 0.0, 3.0), ("a", 1.0, 3.0))]
+    if name.endswith("parquet"):
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / name)
+    elif name.endswith("jsonl"):
+        (tmp_path / name).write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    else:
+        (tmp_path / name).write_text("worker,start,end\n" + "\n".join(",".join(map(str, r.values())) for r in rows))
+    for text in (f'empirical("{name}")', f'trace("{name}")'):
+        law = parse_delay(f"mixture(laws=[{text}, constant(4)], weights=[1, 1]) + constant(1)", folder=tmp_path)
+        assert law.mean == pytest.approx(4.0)
+        assert files_of(str(law)) == [name]
+        assert parse_delay(str(law), folder=tmp_path) == law
+
+
+def test_numbers_that_need_more_than_12_digits_keep_them():
+    """Twelve digits where they say it all, otherwise as many as it takes."""
+    assert str(Constant(0.1)) == "constant(0.1)"
+    assert parse_delay(str(Uniform(1e6, np.nextafter(1e6, 2e6)))) == Uniform(1e6, np.nextafter(1e6, 2e6))

@@ -5,112 +5,121 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalewise.delays.compiled import DelayStream, encode
-from stalewise.protocol import POLICIES, Again, Drop, Start, Step, Unsent
-from stalewise.simulation.kernel import DROP, HOLD, STEP, UNSENT, encode_rules, run
-from stalewise.simulation.loop import VirtualCluster
-from stalewise.simulation.quadratic import FATES
-from studies import quadratic
+from stalewise.protocol import POLICIES, Deliveries, Drop, Expire, Start, Step, Unsent
+from stalewise.protocol.rules import BOUNDED, GROUPED, KEPT_BY, NEEDS_BOUND, ON_STALE, ONE_EACH
+from stalewise.simulation.kernel import DROP, HOLD, STEP, UNSENT, Problem, Records, run
+from stalewise.simulation.loop import TRAINER, VirtualCluster
+from stalewise.simulation.quadratic import FATES, fleet_of
+from stalewise.study import make_study
 
-LAWS = ("constant(1)", "gamma(1, 4)", "exponential(1)", "lognormal(1, 1)", "uniform(0.5, 1.5) + constant(0.1)")
+LAWS = (
+    "constant(1)",
+    "gamma(1, 4)",
+    "exponential(1)",
+    "lognormal(1, 1)",
+    "uniform(0.5, 1.5) + constant(0.1)",
+    "mixture([constant(0.3), pareto(2, 1.5)], [0.7, 0.3])",
+    "regimes([gamma(0.5, 9), weibull(3, 0.8)], [5, 6])",
+)
+WEIGHTS = ("constant", "inverse", "polynomial(0.5)", "hinge(0.5, 2)", "delay-adaptive(3)")
+HORIZON = 12.3
 
 
 @st.composite
-def schedules(draw, workers):
-    """Any policy with any settings that have a meaning under it."""
+def studies(draw):
+    """Any cluster under any policy, with any settings that have a meaning under it."""
+    workers = draw(st.integers(1, 9))
     policy = draw(st.sampled_from(POLICIES))
-    schedule = {"policy": policy, "start": draw(st.sampled_from(["together", "staggered"]))}
-    if policy in ("k-sync", "k-async"):
-        schedule["group"] = draw(st.integers(1, workers))
-    if policy in ("k-batch-sync", "k-batch-async", "rennala"):
-        schedule["group"] = draw(st.integers(1, 12))
-    if policy in ("ssp", "ringmaster") or (policy in ("async", "k-async", "k-batch-async") and draw(st.booleans())):
+    schedule = {"policy": policy, "learning_rate": 0.05, "staleness_weight": draw(st.sampled_from(WEIGHTS))}
+    if policy in GROUPED:
+        schedule["group"] = draw(st.integers(1, workers if policy in ONE_EACH else 12))
+    if policy in NEEDS_BOUND or (policy in BOUNDED and draw(st.booleans())):
         schedule["max_staleness"] = draw(st.integers(0, 12))
-        fates = {"ssp": ["drop"], "ringmaster": ["drop", "cancel"]}.get(policy, ["drop", "wait", "admit", "cancel"])
-        schedule["on_stale"] = draw(st.sampled_from(fates))
+        schedule["on_stale"] = draw(st.sampled_from(KEPT_BY.get(policy, ON_STALE)))
     if policy == "event-triggered":
         schedule["trigger"] = draw(st.sampled_from([0.2, 0.6]))
         schedule["on_quiet"] = draw(st.sampled_from(["refresh", "keep"]))
-    return schedule
+    cluster = {"workers": workers, "compute": draw(st.sampled_from(LAWS))}
+    cluster["start"] = draw(st.sampled_from(["together", "staggered"]))
+    cluster["service"] = draw(st.sampled_from(["constant(0)", "constant(0.2)", "exponential(0.1)"]))
+    if workers > 2 and draw(st.booleans()):
+        few = draw(st.integers(1, workers - 1))
+        cluster["group"] = [{"count": few}, {"count": workers - few, "compute": draw(st.sampled_from(LAWS))}]
+    noise = draw(st.sampled_from([0.0, 0.1]))
+    workload = {"eigenvalues": [1.0, 0.1], "gradient_noise": noise, "start": 1.0}
+    return make_study({"workload": workload, "cluster": cluster, "schedule": schedule, "target": {"loss": 0.005}})
 
 
-def plain(study, horizon, seed):
-    """Drive the protocol in a plain loop; events, loss at the end, and the tally."""
+def plain(study, seed):
+    """Drive the protocol in a plain loop; events, loss at the end, and the server."""
     delay_rng, noise_rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
-    law, workers = study.cluster.delay(), study.active_workers
     eigenvalues, variance, x = study.workload.modes()
     server = study.server()
     triggered = study.rules().trigger > 0
-    held = {worker: [] for worker in range(workers)}
-    read = {}
+    delivered, read, computed = Deliveries(), {}, {}
 
     def gradient(worker):
-        """The gradient about to be delivered; with a trigger its noise is drawn now, else by the step."""
-        g = eigenvalues * read[worker]
+        """What a worker has computed; with a trigger its noise is drawn now, else by the step."""
+        computed[worker] = eigenvalues * read[worker]
         if triggered and variance.max() > 0:
-            g = g + np.sqrt(variance) * [noise_rng.standard_normal() for _ in x]
-        held[worker].append(g)
-        return float(np.sqrt(np.sum(g**2)))
+            computed[worker] += np.sqrt(variance) * [noise_rng.standard_normal() for _ in x]
+        return float(np.sqrt(np.sum(computed[worker] ** 2)))
 
-    residual = law.mean if study.cluster.start == "staggered" else None
-    stream = DelayStream(encode(law.components()), workers, delay_rng)
-    cluster = VirtualCluster(server, stream, residual_mean=residual, norm=gradient)
+    cluster = VirtualCluster(study, server, delay_rng, gradient)
     read.update({i.worker: x.copy() for i in cluster.first if isinstance(i, Start)})
     events = []
-    while cluster.next_time <= horizon:
+    while cluster.next_time <= HORIZON:
         now, worker, instructions = next(cluster)
-        if not triggered:
-            gradient(worker)
-        kind, staleness = HOLD, server.version - server.reading.get(worker, server.version)
+        if worker != TRAINER:
+            if not triggered:
+                gradient(worker)
+            delivered.add(worker, computed[worker])
+        kind, staleness = HOLD, -1
         for one in instructions:
             match one:
-                case Step(gradients=contributions):
+                case Step(gradients=contributions) as step:
                     kind, staleness = STEP, contributions[-1].staleness
-                    mean = np.mean([held[c.worker].pop(0) for c in contributions], axis=0)
+                    weights = np.array([c.weight for c in contributions])
+                    mean = weights @ delivered.used(step) / len(contributions)
                     if variance.max() > 0 and not triggered:
-                        scale = np.sqrt(variance / len(contributions))
+                        scale = np.sqrt(variance * (weights @ weights)) / len(contributions)
                         mean = mean + scale * [noise_rng.standard_normal() for _ in x]
                     x = x - study.learning_rate * mean
                 case Drop(staleness=age):
                     kind, staleness = DROP, age
-                    held[worker].pop()
+                    delivered.last(worker)
+                case Expire(worker=other):
+                    delivered.oldest(other)
                 case Unsent():
                     kind, staleness = UNSENT, 0
-                    held[worker].pop()
+                    delivered.last(worker)
                 case Start(worker=other):
                     read[other] = x.copy()
-                case Again():
-                    pass
-        events.append((now, worker, kind, staleness if kind != HOLD else -1))
-    return np.array(events), 0.5 * float(eigenvalues @ x**2), server
+        events.append((now, worker, kind, staleness))
+    return np.array(events).reshape(-1, 4), 0.5 * float(eigenvalues @ x**2), server
 
 
-def compiled(study, horizon, seed):
+def compiled(study, seed):
     """The same through the kernel."""
-    law = study.cluster.delay()
     eigenvalues, variance, start = study.workload.modes()
-    grid, loss, updates = np.array([0.0, horizon]), np.zeros(2), np.zeros(2)
-    counts, log = np.zeros(4096, np.int64), np.zeros((4000, 4))
-    done = run(
-        encode(law.components()), law.mean, study.cluster.start == "staggered", study.active_workers,
-        encode_rules(study.rules()), study.learning_rate, eigenvalues, np.sqrt(variance), start, grid,
-        np.random.default_rng(seed), np.random.default_rng(seed + 1), loss, updates, counts, log,
-    )  # fmt: skip
-    log = log[: done[8]]
+    grid = np.array([0.0, HORIZON])
+    records = Records(grid, np.zeros(2), np.zeros(2), np.zeros(4096, np.int64), np.zeros((4000, 4)))
+    problem = Problem(eigenvalues, np.sqrt(variance), start, study.learning_rate)
+    rngs = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+    counts = run(fleet_of(study), study.rules(), problem, records, *rngs)
+    log = records.log[: counts.events]
     log[log[:, 2] == HOLD, 3] = -1
-    return log, float(loss[-1]), updates[-1], done
+    return log, records, counts
 
 
-@settings(max_examples=300, deadline=None)
-@given(data=st.data(), law=st.sampled_from(LAWS), workers=st.integers(1, 9), noise=st.sampled_from([0.0, 0.1]),
-       seed=st.integers(0, 10_000))  # fmt: skip
-def test_events_are_those_of_the_protocol(data, law, workers, noise, seed):
+@settings(max_examples=400, deadline=None)
+@given(study=studies(), seed=st.integers(0, 10_000))
+def test_events_are_those_of_the_protocol(study, seed):
     """Same generators in, same events out: times, workers, fates, staleness, and the loss they lead to."""
-    study = quadratic(law, workers, 0.05, noise=noise, **data.draw(schedules(workers)))
-    events, loss, server = plain(study, 12.3, seed)
-    logged, seen, updates, done = compiled(study, 12.3, seed)
+    events, loss, server = plain(study, seed)
+    logged, records, counts = compiled(study, seed)
     np.testing.assert_array_equal(logged, events)
-    assert seen == pytest.approx(loss, rel=1e-12)
-    assert updates == server.version
-    for fate, count in zip(FATES, done, strict=False):
-        assert count == getattr(server.tally, fate), fate
+    assert records.loss[-1] == pytest.approx(loss, rel=1e-9)
+    assert records.updates[-1] == server.version
+    for fate in FATES:
+        assert getattr(counts, fate) == getattr(server.tally, fate), fate

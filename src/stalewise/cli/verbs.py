@@ -26,7 +26,8 @@ def fit(
 ) -> None:  # fmt: skip
     """Fit delay laws to a log of delays.
 
-    Ranks laws by AIC, tests the best, and says which simplifications are safe. Times are seconds.
+    Ranks laws by held-out likelihood and AIC, tests the best, and says which simplifications are safe and what each
+    costs in staleness. Times are seconds.
 
     Example: stalewise fit examples/pai_job_1.csv
 
@@ -37,14 +38,27 @@ def fit(
         format: csv, jsonl, parquet, gradients, pai, bytedance or steps; seen from the file's content unless given.
     """
     from stalewise.delays import fit_delay
+    from stalewise.staleness import simplification_costs
     from stalewise.traces import parse_columns, read_trace
 
     names = None if columns is None else parse_columns(columns)
     with trace_file(trace) as path:
-        answer = fit_delay(read_trace(path, unit=unit, columns=names, format=format), seed=seed).as_dict()
+        measured = read_trace(path, unit=unit, columns=names, format=format)
+    found = fit_delay(measured, seed=seed)
+    answer = found.with_costs(simplification_costs(measured, found, seed=seed)).as_dict()
     write_answer(out, {"fit.json": to_json(answer)})
-    rows = [f"  {c['law']:<66} AIC {c['aic']:.1f}" for c in answer["pooled"]["candidates"]]
-    say(json, answer, [*answer["sentences"], "", "Laws, best first:", *rows, *_notes(answer["notes"])])
+    laws = [
+        f"  {c['law']:<66} {_or(c['held_out'], '.1f'):>12} {c['aic']:>12.1f}" for c in answer["pooled"]["candidates"]
+    ]
+    models = [
+        f"  {c['model']:<12} {c['mean']:>8.2f} {c['variance']:>10.4g} {c['p99']:>6} {_percent(c['variance_error']):>10}"
+        for c in answer["costs"]
+    ]
+    table = ["", "Staleness under async:  mean   variance    p99   variance against replay", *models]
+    say(json, answer, [
+        *answer["sentences"], "", f"{'Laws, best first:':<68} {'held out':>12} {'AIC':>12}", *laws,
+        *(table if models else []), *_notes(answer["notes"]),
+    ])  # fmt: skip
 
 
 def measure(
@@ -257,8 +271,12 @@ def _tell(answer: Trajectory, json: bool) -> bool:
     return answer.diverges
 
 
-def _or(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _or(value: float | None, form: str = ".4g") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f} %"
 
 
 def _seconds(value: float | None) -> str:

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from stalewise import checks
 from stalewise.delays.laws import (
@@ -11,10 +12,16 @@ from stalewise.delays.laws import (
     Empirical,
     Exponential,
     Gamma,
+    Hyperexponential,
     Lognormal,
+    Mixture,
+    Normal,
+    Pareto,
+    Regimes,
     Replay,
     ShiftedExponential,
     Uniform,
+    Weibull,
 )
 from stalewise.errors import InputError
 from stalewise.traces import read_trace
@@ -24,9 +31,16 @@ _LAWS: dict[str, tuple[tuple[str, ...], Callable[..., AbstractDelay]]] = {
     "exponential": (("mean",), Exponential),
     "shifted_exponential": (("shift", "mean"), ShiftedExponential),
     "gamma": (("mean", "shape"), Gamma),
+    "weibull": (("mean", "shape"), Weibull),
     "lognormal": (("mean", "cv"), Lognormal),
+    "pareto": (("mean", "shape"), Pareto),
     "uniform": (("low", "high"), Uniform),
+    "normal": (("mean", "std"), Normal),
+    "hyperexponential": (("means", "weights"), Hyperexponential),
+    "mixture": (("laws", "weights"), Mixture),
+    "regimes": (("laws", "dwell"), Regimes),
 }
+_LISTS = ("means", "weights")
 _FILES = ("empirical", "trace")
 
 
@@ -34,7 +48,8 @@ def parse_delay(text: str, *, folder: str | Path = ".") -> AbstractDelay:
     """Read a delay law from text.
 
     Args:
-        text: A law such as ``gamma(mean=1.0, shape=4)``, or several joined by ``+`` for the sum of independent parts.
+        text: A law such as ``gamma(mean=1.0, shape=4)``, or several joined by ``+`` for the sum of independent parts;
+            ``mixture`` and ``regimes`` take a list of any laws, nested as deep as wanted.
         folder: Where relative file names in ``empirical("...")`` and ``trace("...")`` are looked up.
 
     Returns:
@@ -83,13 +98,13 @@ def _law(node: ast.expr, text: str, folder: Path) -> AbstractDelay:
         raise InputError(f"delay law: cannot read {text!r}; write for example gamma(mean=1.0, shape=4)")
     name = checks.one_of("delay law", node.func.id, (*_LAWS, *_FILES))
     if name in _FILES:
-        return _measured(name, _arguments(name, ("file",), node, text)["file"], folder)
+        return _measured(name, _arguments(name, ("file",), node, text, folder)["file"], folder)
     names, build = _LAWS[name]
-    arguments = _arguments(name, names, node, text)
-    return build(*(checks.non_negative(f"{name}: {key}", value) for key, value in arguments.items()))
+    return build(*_arguments(name, names, node, text, folder).values())
 
 
-def _arguments(name: str, names: tuple[str, ...], node: ast.Call, text: str) -> dict:
+def _arguments(name: str, names: tuple[str, ...], node: ast.Call, text: str, folder: Path) -> dict:
+    """Values by name, in the order of ``names``, each given once by place or by name."""
     given: dict = {}
     pairs = [*zip(names, node.args, strict=False), *((k.arg or "**", k.value) for k in node.keywords)]
     wanted = f"{name}({', '.join(names)})"
@@ -98,14 +113,26 @@ def _arguments(name: str, names: tuple[str, ...], node: ast.Call, text: str) -> 
     for key, value in pairs:
         if key not in names or key in given:
             raise InputError(f"delay law: {wanted} has no place for {key!r} in {text!r}")
-        try:
-            given[key] = ast.literal_eval(value)
-        except (ValueError, TypeError):
-            raise InputError(f"delay law: {name}: {key} must be a plain value, got {ast.unparse(value)!r}") from None
+        given[key] = _argument(name, key, value, text, folder)
     missing = [key for key in names if key not in given]
     if missing:
         raise InputError(f"delay law: {wanted} needs {', '.join(missing)}, got {text!r}")
     return {key: given[key] for key in names}
+
+
+def _argument(name: str, key: str, node: ast.expr, text: str, folder: Path) -> Any:
+    """A file's name, a number, a list of numbers or a list of laws, by what the place is for."""
+    if key == "laws":
+        if not isinstance(node, ast.List | ast.Tuple):
+            raise InputError(f"delay law: {name}: laws must be a list such as [exponential(1), gamma(2, 4)]")
+        return [_law(one, text, folder) for one in node.elts]
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise InputError(f"delay law: {name}: {key} must be a plain value, got {ast.unparse(node)!r}") from None
+    if key == "file" or key in _LISTS or (key == "dwell" and isinstance(value, list | tuple)):
+        return value
+    return checks.non_negative(f"{name}: {key}", value)
 
 
 def _measured(name: str, file: object, folder: Path) -> AbstractDelay:

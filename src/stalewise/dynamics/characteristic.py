@@ -233,7 +233,7 @@ def gain_limit(delay: AbstractDelay | float) -> float:
         delay: Law of the delay, or a constant delay [s].
     """
     law = delay if isinstance(delay, AbstractDelay) else Constant(checks.positive("delay", delay, "seconds"))
-    scale = law.mean + 3.0 * math.sqrt(law.variance)
+    scale = law.mean + 3.0 * min(math.sqrt(law.variance), float(law.quantile(0.99)))
     best, start, width = math.inf, 1e-9 / law.mean, 0.02 / scale
     while start < min(best, 400.0 / law.mean):
         omega = start + width * np.arange(2049)

@@ -62,7 +62,7 @@ class _Pilots:
         """A pilot; of one schedule the one with most seeds is kept."""
         rate, best = study.learning_rate, min((t.time for t in self.trials), default=math.inf)
         self._say(min(self.count / 20, 0.95), f"pilot: {study.policy}, learning rate {rate:.4g}")
-        cycle = study.cluster.delay().mean
+        cycle = study.workers().mean_cycle
         most = FIRST_CYCLES if not math.isfinite(best) else min(max(3.0 * best / cycle, 40.0), 2000.0)
         trial = _Trial(
             study, predict_network(study, network=self._network, seeds=seeds, seed=self._seed, most_cycles=most)

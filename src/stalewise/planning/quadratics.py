@@ -102,7 +102,7 @@ def _tune(study: Study, seed: int, best: float) -> _Tuned:
     """Best learning rate below the margin: down a ladder, then refined between its neighbours."""
     probe = study if study.schedule.learning_rate else study.with_schedule(learning_rate=1.0)
     timing = arrivals(probe, seed=seed)
-    limit = step_limit(timing).mean_square / study.workload.modes()[0].max()
+    limit = step_limit(timing).mean_square / timing.weight_mean / study.workload.modes()[0].max()
     longest = 4.0 * best
 
     def evaluate(rate: float) -> _Tuned:

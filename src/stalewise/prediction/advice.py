@@ -21,7 +21,7 @@ def advise(study: Study, answer: Trajectory, *, seed: int = 0) -> str | None:
     if answer.time_to_target.mean is not None and not answer.diverges:
         return None
     timing = arrivals(study, seed=seed)
-    limit = step_limit(timing).mean_square / stiffest(study)[0]
+    limit = step_limit(timing).mean_square / timing.weight_mean / stiffest(study)[0]
     if answer.diverges:
         return _stable_rate(study, limit)
     return _lower_floor(study, timing, limit) if study.workload.is_quadratic else None

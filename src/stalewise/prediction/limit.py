@@ -1,6 +1,6 @@
 """`limit`: how far learning rate and workers can be pushed before training diverges; and the chart of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from stalewise import checks
 from stalewise.dynamics import StepLimit, step_limit
 from stalewise.landscape import curvature_at_start
+from stalewise.protocol.rules import ONE_EACH
 from stalewise.staleness import arrivals
 from stalewise.study import MOST_WORKERS, Study
 
@@ -63,13 +64,13 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
             notes.append(
                 f"learning rate {rate:g} is past this limit; whether it trains all the same, `stalewise simulate` tells"
             )
-        most = min(max(4 * study.cluster.workers, 64), MOST_WORKERS)
+        most = _most_that_may_be(study)
         for name in ("mean", "mean_square"):
             workers[name] = _most_workers(study, name, rate * curvature, most, seed)
             if workers[name] is None:
                 notes.append(f"active_workers.{name}: no limit found up to {most} workers")
             elif workers[name] == 0:
-                notes.append(f"active_workers.{name}: learning rate {rate:g} diverges with a single worker")
+                notes.append(f"active_workers.{name}: learning rate {rate:g} diverges with the fewest workers")
     else:
         notes.append("active_workers: needs schedule.learning_rate")
     return Limit(rates, workers, found.method, notes, diverges)
@@ -91,7 +92,9 @@ def steps_of(study: Study, workers: int, seed: int) -> StepLimit:
     """Limits of learning rate x curvature with that many workers."""
     if workers > study.cluster.workers:
         study = study.with_cluster(workers=workers)
-    return step_limit(arrivals(study.with_schedule(active_workers=workers), seed=seed))
+    timing = arrivals(study.with_schedule(active_workers=workers), seed=seed)
+    found = step_limit(timing)
+    return replace(found, mean=found.mean / timing.weight_mean, mean_square=found.mean_square / timing.weight_mean)
 
 
 def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
@@ -103,8 +106,9 @@ def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
     """
     study = _with_policy(study)
     curvature, notes = stiffest(study)
-    top = max(2 * study.cluster.workers, 16)
-    workers = sorted({n for n in CHARTED if n <= top} | {study.active_workers, study.cluster.workers})
+    top = study.cluster.workers if study.cluster.group is not None else max(2 * study.cluster.workers, 16)
+    fewest = study.schedule.group if study.schedule.policy in ONE_EACH else 1
+    workers = sorted({n for n in CHARTED if fewest <= n <= top} | {study.active_workers, study.cluster.workers})
     limits = [steps_of(study, n, seed) for n in workers]
     return {
         "workers": workers,
@@ -116,6 +120,13 @@ def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def _most_that_may_be(study: Study) -> int:
+    """How far to look for a limit of the workers: unlike ones are as many as there are."""
+    if study.cluster.group is not None:
+        return study.cluster.workers
+    return min(max(4 * study.cluster.workers, 64), MOST_WORKERS)
+
+
 def _with_policy(study: Study) -> Study:
     return study if study.schedule.policy else study.with_schedule(policy="async")
 
@@ -124,11 +135,12 @@ def _most_workers(study: Study, name: str, step: float, most: int, seed: int) ->
     def holds(workers: int) -> bool:
         return step < getattr(steps_of(study, workers, seed), name)
 
+    low = study.schedule.group if study.schedule.policy in ONE_EACH else 1
     if holds(most):
         return None
-    if not holds(1):
+    if not holds(low):
         return 0
-    low, high = 1, most
+    high = most
     while high - low > 1:
         middle = int(np.sqrt(low * high)) if high > 2 * low else (low + high) // 2
         middle = min(max(middle, low + 1), high - 1)

@@ -9,11 +9,11 @@ to that).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stalewise.delays import AbstractDelay, Constant, Replay, Sum
+from stalewise.delays import AbstractDelay, Constant, Mixture, Regimes, Replay, Sum
 from stalewise.dynamics import step_limit
 from stalewise.landscape import curvature_at_start
 from stalewise.simulation import simulate_network
@@ -70,7 +70,7 @@ def make_pilot(study: Study, timing: Arrivals, few: int | None = None) -> Pilot:
         learning_rate=study.learning_rate * ratio * shorter,
         batch_size=max(1, round(batch * ratio * shorter)),
         max_staleness=None,
-    ).with_delay(_every_nth(study.cluster.delay(), workers, few))
+    ).with_delay(_every_nth(study.delay(), workers, few))
     cycle = shorter * workers / timing.rate
     return Pilot(smaller, seconds=cycle * arrivals(smaller).rate / few, updates=ratio * shorter)
 
@@ -97,6 +97,8 @@ def _every_nth(delay: AbstractDelay, workers: int, few: int) -> AbstractDelay:
     """The law of a smaller fleet: of a replayed trace, the workers at ``few`` even places in the order of speed."""
     if isinstance(delay, Sum):
         return Sum(tuple(_every_nth(part, workers, few) for part in delay.parts))
+    if isinstance(delay, Mixture | Regimes):
+        return replace(delay, laws=tuple(_every_nth(law, workers, few) for law in delay.laws))
     if not isinstance(delay, Replay):
         return delay
     fleet = [delay.sequences[i % len(delay.sequences)] for i in range(workers)]

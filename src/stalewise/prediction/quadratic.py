@@ -13,7 +13,7 @@ from stalewise.dynamics import (
     step_limit,
     transient,
 )
-from stalewise.staleness import Arrivals, arrivals
+from stalewise.staleness import Arrivals, arrivals, has_formula, poisson_error
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
 
@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 POINTS = 800
 MOST_UPDATES = 1 << 21  # solved one by one
 SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials
+POISSON_NOTED = 256  # workers up to which the note on Poisson arrivals is worth its time, half a second at most
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
@@ -46,8 +47,8 @@ def modes_of(study: Study, timing: Arrivals) -> Modes:
     """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients a step) for each update."""
     eigenvalues, variance, start = study.workload.modes()
     curvature, which = np.unique(eigenvalues, return_inverse=True)
-    scale = study.learning_rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block
-    step = study.learning_rate * curvature * timing.block
+    scale = study.learning_rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block * timing.weight_square
+    step = study.learning_rate * curvature * timing.block * timing.weight_mean
     noise = np.asarray(np.bincount(which, variance) * scale, np.float64)
     return Modes(curvature, step, noise, np.asarray(np.bincount(which, start**2), np.float64))
 
@@ -62,6 +63,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     mean_stable = bool(steps.max() < limit.mean)
     square_stable = bool(steps.max() < limit.mean_square)
     floor = _floor(modes, timing) if square_stable else math.inf
+    most = limit.mean_square / timing.block / timing.weight_mean
     rates = [decay_rate(h, timing) for h in steps] if mean_stable else [None]
     slowest = min((r for r in rates if r is not None), default=None)
     curve = _curve(study, timing, modes, floor, _weights(timing), study.target.time_limit or math.inf)
@@ -82,7 +84,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         loss_low=loss[1, :length].tolist() if len(loss) > 1 else None,
         loss_high=loss[2, :length].tolist() if len(loss) > 1 else None,
         update_rate=fine.rate,
-        staleness=StalenessSummary.from_counts(fine.staleness.pmf),
+        staleness=StalenessSummary.from_counts(fine.observed.pmf),
         delay=DelaySummary(mean=timing.delay_mean, cv=timing.delay_cv),
         gradients=Gradients(
             computed=applied + dropped + study.active_workers,
@@ -95,9 +97,18 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         decay_rate=slowest,
         noise_floor=floor if math.isfinite(floor) else None,
         time_to_target=reached,
-        status=_status(study, modes, limit.mean_square / timing.block, floor, reached, float(curve.time[-1])),
-        notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}"],
+        status=_status(study, modes, most, floor, reached, float(curve.time[-1])),
+        notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}", *_poisson_note(study)],
     )
+
+
+def _poisson_note(study: Study) -> list[str]:
+    """Whether Poisson arrivals would have done, where every gradient is applied as it comes."""
+    delay, workers = study.workers().law, study.active_workers
+    plain = study.policy == "async" and study.schedule.max_staleness is None and study.cluster.service_law().mean == 0
+    if not plain or delay is None or not has_formula(delay) or not 2 <= workers <= POISSON_NOTED:
+        return []
+    return [poisson_error(delay, workers).sentence]
 
 
 def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tuple[float, float]:

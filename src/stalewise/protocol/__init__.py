@@ -6,14 +6,17 @@ from stalewise.protocol.instructions import (
     Cancel,
     Contribution,
     Drop,
+    Expire,
     Hold,
     Instruction,
     Start,
     Step,
+    Train,
     Unsent,
 )
 from stalewise.protocol.rules import ON_STALE, POLICIES, Rules, rules_of
 from stalewise.protocol.server import Server, Tally
+from stalewise.protocol.weights import Weight, parse_weight, weigh
 
 __all__ = [
     "ON_STALE",
@@ -23,6 +26,7 @@ __all__ = [
     "Contribution",
     "Deliveries",
     "Drop",
+    "Expire",
     "Hold",
     "Instruction",
     "Rules",
@@ -30,6 +34,10 @@ __all__ = [
     "Start",
     "Step",
     "Tally",
+    "Train",
     "Unsent",
+    "Weight",
+    "parse_weight",
     "rules_of",
+    "weigh",
 ]

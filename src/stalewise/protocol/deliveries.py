@@ -22,6 +22,10 @@ class Deliveries(Generic[Payload]):
         """Take out what ``worker`` delivered last: it was dropped, or not sent."""
         return self._of[worker].pop()
 
+    def oldest(self, worker: int) -> Payload:
+        """Take out what ``worker`` delivered first of what is left: it expired."""
+        return self._of[worker].popleft()
+
     def used(self, step: Step) -> list[Payload]:
         """Take out the payloads of a step, in the order of its contributions."""
         return [self._of[one.worker].popleft() for one in step.gradients]

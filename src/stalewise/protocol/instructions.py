@@ -20,15 +20,16 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One worker's gradient inside a step, and how many versions old the parameters behind it are."""
+    """One worker's gradient inside a step, how many versions old the parameters behind it are, and its weight."""
 
     worker: int
     staleness: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Average these gradients and take one step; the parameters become ``version``.
+    """Average these gradients, each times its weight, and take one step; the parameters become ``version``.
 
     They stand in the order of their arrival; a worker's that were held come before the one that has just arrived.
     """
@@ -53,6 +54,19 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Expire:
+    """Throw away the oldest of ``worker``'s gradients that are held: at ``staleness`` it is over the threshold."""
+
+    worker: int
+    staleness: int
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Begin a step on the gradients held longest; say `Server.trained` when it is done."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unsent:
     """``worker`` keeps its gradient to itself: its norm is not above the trigger."""
 
@@ -66,4 +80,4 @@ class Cancel:
     worker: int
 
 
-Instruction = Start | Again | Step | Hold | Drop | Unsent | Cancel
+Instruction = Start | Again | Step | Hold | Drop | Expire | Train | Unsent | Cancel

@@ -13,24 +13,30 @@ ssp              1       no    no      Ho et al., NIPS 2013; ``max_staleness`` b
 rennala          S       no    no      Tyurin, Richtarik, arXiv:2305.12387; drops what is not of the newest version
 ringmaster       1       no    no      Maranjyan et al., arXiv:2501.16168; ``max_staleness`` = R - 1; drop, or cancel
 event-triggered  1       no    no      a gradient whose norm is at most ``trigger`` is not sent
+producer-        K       no    no      asynchronous RL: who generates does not wait, a trainer takes K at a time, in the
+consumer                               order of their arrival, and is busy for a while; Fu et al., arXiv:2505.24298
+                                       (AReaL), whose rule of capacity bounds what is under way
 ================ ======= ===== ======= =====================================================================
 """
 
 from dataclasses import dataclass
 
 from stalewise.errors import InputError
+from stalewise.protocol.weights import Weight
 
 DROP, WAIT, ADMIT, CANCEL = "drop", "wait", "admit", "cancel"
 ON_STALE = (DROP, WAIT, ADMIT, CANCEL)
 POLICIES = (
     "async", "sync", "k-sync", "k-batch-sync", "k-async", "k-batch-async", "ssp", "rennala", "ringmaster",
-    "event-triggered",
+    "event-triggered", "producer-consumer",
 )  # fmt: skip
-GROUPED = ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "rennala")
+GROUPED = ("k-sync", "k-batch-sync", "k-async", "k-batch-async", "rennala", "producer-consumer")
 ONE_EACH = ("k-sync", "k-async")
-BOUNDED = ("k-async", "k-batch-async", "async", "ssp", "ringmaster", "event-triggered")
-NEEDS_BOUND = ("ssp", "ringmaster")
-KEPT_BY = {"ssp": (DROP,), "ringmaster": (DROP, CANCEL), "event-triggered": (DROP,)}
+BOUNDED = ("k-async", "k-batch-async", "async", "ssp", "ringmaster", "event-triggered", "producer-consumer")
+NEEDS_BOUND = ("ssp", "ringmaster", "producer-consumer")
+MOST_QUEUED = 10_000_000
+KEPT_BY = {"ssp": (DROP,), "ringmaster": (DROP, CANCEL), "event-triggered": (DROP,), "producer-consumer": (DROP, ADMIT)}
+UNWEIGHTED = Weight()
 _IDLES = ("sync", "k-sync", "k-async")
 _FLUSHES = ("sync", "k-sync", "k-batch-sync")
 
@@ -53,6 +59,10 @@ class Rules:
         trigger: A gradient is pushed only if its norm exceeds this.
         on_quiet: What a worker with nothing to push does. ``refresh``: read the parameters and go on. ``keep``: go on
             from the parameters it has.
+        trains: Whether a step takes time: it begins when K gradients are held and ends when the world says so; what
+            arrives meanwhile is queued. With ``drop``, no work is begun unless less than K (max_staleness + 1)
+            gradients are under way or queued (AReaL's rule), and what is too old for the next step even so is dropped.
+        weight: What a gradient is multiplied by for its staleness.
     """
 
     group: int = 1
@@ -63,11 +73,13 @@ class Rules:
     lead: int | None = None
     trigger: float = 0.0
     on_quiet: str = "refresh"
+    trains: bool = False
+    weight: Weight = UNWEIGHTED
 
 
 def rules_of(
     policy: str, workers: int, *, group: int = 1, max_staleness: int | None = None, on_stale: str = DROP,
-    trigger: float = 0.0, on_quiet: str = "refresh",
+    trigger: float = 0.0, on_quiet: str = "refresh", weight: Weight = UNWEIGHTED,
 ) -> Rules:  # fmt: skip
     """The rules behind a policy's name.
 
@@ -79,15 +91,16 @@ def rules_of(
         on_stale: How max_staleness is kept, one of `ON_STALE`.
         trigger: Norm that a gradient must exceed to be sent; event-triggered only.
         on_quiet: What a worker with nothing to send does; event-triggered only.
+        weight: What a stale gradient is multiplied by.
 
     Raises:
         InputError: A setting has no meaning under the policy.
     """
     _check(policy, workers, group, max_staleness, on_stale, trigger)
     if policy == "rennala":
-        return Rules(group, max_staleness=0)
+        return Rules(group, max_staleness=0, weight=weight)
     if policy == "ssp":
-        return Rules(lead=max_staleness)
+        return Rules(lead=max_staleness, weight=weight)
     return Rules(
         workers if policy == "sync" else group,
         idles=policy in _IDLES,
@@ -96,6 +109,8 @@ def rules_of(
         on_stale=on_stale,
         trigger=trigger,
         on_quiet=on_quiet,
+        trains=policy == "producer-consumer",
+        weight=weight,
     )
 
 
@@ -112,6 +127,8 @@ def _check(policy: str, workers: int, group: int, bound: int | None, on_stale: s
         f"on_stale = {on_stale!r} needs max_staleness": on_stale != DROP and bound is None,
         f"on_stale must be one of {', '.join(kept_by)} under policy {policy!r}, got {on_stale!r}":
             on_stale not in kept_by,
+        f"max_staleness x group must be at most {MOST_QUEUED:,} under policy {policy!r}, got {(bound or 0) * group:,}":
+            policy == "producer-consumer" and (bound or 0) * group > MOST_QUEUED,
         f"trigger belongs to policy 'event-triggered', got {trigger:g} under {policy!r}":
             trigger > 0 and policy != "event-triggered",
     }  # fmt: skip

@@ -4,7 +4,7 @@ Virtual time (`stalewise.simulation`) and real time (`stalewise.training`) drive
 event kernel is tested to give the same instructions, event for event.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from stalewise import checks
@@ -14,10 +14,12 @@ from stalewise.protocol.instructions import (
     Cancel,
     Contribution,
     Drop,
+    Expire,
     Hold,
     Instruction,
     Start,
     Step,
+    Train,
     Unsent,
 )
 from stalewise.protocol.rules import ADMIT, CANCEL, DROP, WAIT, Rules
@@ -55,7 +57,8 @@ class Server:
         self.version = 0
         self.reading: dict[int, int] = {}
         self.tally = Tally()
-        self._held: list[tuple[int, int]] = []
+        self._held: deque[tuple[int, int]] = deque()
+        self._training = False
         self._idle: dict[int, None] = {}
         self._waiting: dict[int, None] = {}
         self._clock: Counter[int] = Counter()
@@ -67,7 +70,7 @@ class Server:
     def finished(self, worker: int, norm: float | None = None) -> list[Instruction]:
         """``worker``'s gradient has arrived; its ``norm`` matters to a trigger alone."""
         version = self._take(worker)
-        if norm is not None and norm <= self.rules.trigger and self.rules.trigger > 0:
+        if self.is_quiet(norm):
             return self._quiet(worker, version)
         staleness = self.version - version
         bound = self.rules.max_staleness
@@ -77,11 +80,25 @@ class Server:
             return [Drop(worker, staleness), *self._ask([worker])]
         self._held.append((worker, version))
         self._clock[worker] += 1
+        if self.rules.trains:
+            return [Hold(worker), *self._train(), *self._ask([worker])]
         ready = self._ready()
         if self.rules.idles or (self.rules.on_stale == WAIT and len(self._held) >= self.rules.group and not ready):
             self._idle[worker] = None
         freed = [] if worker in self._idle else [worker]
         return self._step(freed) if ready else [Hold(worker), *self._ask(freed)]
+
+    def is_quiet(self, norm: float | None) -> bool:
+        """Whether a gradient of this norm stays with its worker; no norm, no trigger."""
+        return norm is not None and norm <= self.rules.trigger and self.rules.trigger > 0
+
+    def trained(self) -> list[Instruction]:
+        """The step that `Train` began is done; the next begins if enough is held by now."""
+        if not self._training:
+            raise InputError("no step was begun that could be done")
+        self._training = False
+        step = self._update(self.rules.group)
+        return [step, *self._expire(), *self._train(), *self._ask([])]
 
     def lost(self, worker: int) -> list[Instruction]:
         """``worker`` died with its gradient; it may come back with `joined`."""
@@ -89,7 +106,7 @@ class Server:
         self.tally.in_flight -= 1
         self.tally.lost += 1
         self._clock.pop(worker, None)
-        return self._step([]) if self._held and self._ready() else self._ask([])
+        return self._step([]) if self._held and not self.rules.trains and self._ready() else self._ask([])
 
     def joined(self, worker: int) -> list[Instruction]:
         """A worker that was lost is back and wants work."""
@@ -110,11 +127,7 @@ class Server:
 
     def _step(self, freed: list[int]) -> list[Instruction]:
         """Take the step, stop what it makes worthless, and set to work who waited for it."""
-        contributions = tuple(Contribution(worker, self.version - version) for worker, version in self._held)
-        self._held.clear()
-        self.version += 1
-        self.tally.in_flight -= len(contributions)
-        self.tally.applied += len(contributions)
+        step = self._update(len(self._held))
         stopped = self._outdated()
         for worker in stopped:
             self._take(worker)
@@ -124,7 +137,33 @@ class Server:
         self._idle.clear()
         if self.rules.flushes:
             freed.sort()
-        return [Step(self.version, contributions), *(Cancel(worker) for worker in stopped), *self._ask(freed)]
+        return [step, *(Cancel(worker) for worker in stopped), *self._ask(freed)]
+
+    def _update(self, count: int) -> Step:
+        """A step on the ``count`` gradients held longest."""
+        taken = [self._held.popleft() for _ in range(count)]
+        ages = [(worker, self.version - version) for worker, version in taken]
+        self.version += 1
+        self.tally.in_flight -= count
+        self.tally.applied += count
+        return Step(self.version, tuple(Contribution(worker, age, self.rules.weight(age)) for worker, age in ages))
+
+    def _train(self) -> list[Instruction]:
+        if self._training or len(self._held) < self.rules.group:
+            return []
+        self._training = True
+        return [Train()]
+
+    def _expire(self) -> list[Instruction]:
+        """Drop what is held and too old by now."""
+        bound = self.rules.max_staleness
+        if bound is None or self.rules.on_stale != DROP:
+            return []
+        old = [(worker, self.version - read) for worker, read in self._held if self.version - read > bound]
+        self._held = deque((worker, read) for worker, read in self._held if self.version - read <= bound)
+        self.tally.in_flight -= len(old)
+        self.tally.dropped += len(old)
+        return [Expire(worker, age) for worker, age in old]
 
     def _outdated(self) -> list[int]:
         """Workers whose gradient in flight a step has made worthless, the oldest first."""
@@ -147,7 +186,8 @@ class Server:
     def _ask(self, workers) -> list[Instruction]:
         """Start these, and whoever waits for leave to start, as far as the rules allow; first come, first served."""
         self._waiting.update(dict.fromkeys(workers))
-        if self.rules.lead is None and (self.rules.on_stale != ADMIT or self.rules.max_staleness is None):
+        admits = self.rules.max_staleness is not None and (self.rules.on_stale == ADMIT or self.rules.trains)
+        if self.rules.lead is None and not admits:
             started = [self._start(worker) for worker in self._waiting]
             self._waiting.clear()
             return [*started]
@@ -162,7 +202,8 @@ class Server:
     def _may_start(self, worker: int, slowest: int) -> bool:
         if self.rules.lead is not None:
             return self._clock[worker] - slowest <= self.rules.lead
-        oldest = next(iter(self.reading.values()), self.version)
+        in_flight = self.reading.values() if self.rules.on_stale == ADMIT else ()
+        oldest = next(iter(in_flight), self.version)
         last = self.version + (len(self._held) + len(self.reading)) // self.rules.group
         return last <= oldest + (self.rules.max_staleness or 0)
 

@@ -59,12 +59,11 @@ def _simulate_quadratic(
     study: Study, seeds: int, seed: int, horizon: float | None, progress: Progress | None
 ) -> Trajectory:
     eigenvalues, variance, _ = study.workload.modes()
-    law = study.cluster.delay()
-    gradients_a_step = study.rules().group
-    damping = study.learning_rate * eigenvalues.min() * study.active_workers / gradients_a_step / law.mean
-    per_second = seeds * len(eigenvalues) * study.active_workers / law.mean
+    workers = study.workers()
+    damping = study.learning_rate * eigenvalues.min() * workers.rate / study.rules().group
+    per_second = seeds * len(eigenvalues) * workers.rate
     longest = min(study.target.time_limit or math.inf, BUDGET / per_second)
-    length = horizon or min(max(32 * law.mean, 2.0 / damping), longest)
+    length = horizon or min(max(32 * workers.mean_cycle, 2.0 / damping), longest)
     while True:
         if progress:
             progress(min(length / longest, 1.0), f"{seeds} seeds to {length:.4g} s of virtual time")
@@ -123,7 +122,7 @@ def simulate_network(
 
     Every repetition begins at the same parameters, those of ``seed``; batches and delays differ.
     """
-    cycle = study.cluster.delay().mean
+    cycle = study.workers().mean_cycle
     longest = horizon or min(study.target.time_limit or math.inf, most_cycles * cycle)
     start = network.start(seed)
     runs = [NetworkRun(study, network, seed + i, start) for i in range(seeds)]

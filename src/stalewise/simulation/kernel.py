@@ -1,23 +1,81 @@
 """The compiled event kernel: SGD on a quadratic under any `Rules`, event for event what the protocol does.
 
-Order is fixed by (finish time, start order), and delays come from `stalewise.delays.compiled.draw` in start order, so
-a plain loop around `stalewise.protocol` with the same generator gives the same events (`tests/simulation`).
+Order is fixed by (time of arrival, order of start), and delays come from `stalewise.delays.compiled.draw` in start
+order, so a plain loop around `stalewise.protocol` with the same generators gives the same events
+(`tests/simulation/test_kernel.py`).
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
 
-from stalewise.delays.compiled import draw, draw_residual, new_cursors
-from stalewise.protocol import ON_STALE, Rules
+from stalewise.delays.compiled import Encoded, draw, draw_residual, new_cursors
+from stalewise.jit import compiled, inlined
+from stalewise.protocol import ON_STALE, Rules, weigh
+from stalewise.simulation.calendar import WORKER, cancel, clear, first, new_calendar, pop, push
 
-STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3
-DROP_STALE, WAIT, ADMIT, CANCEL = range(4)
+STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3  # what became of an arrival; STEP also logs the end of a trainer's step
+_DROP, _WAIT, _ADMIT, _CANCEL = range(4)
 BLOW_UP = 1e12
+TRAINER = -1  # the worker that is logged with the end of a trainer's step
+_HELD = np.dtype([("read_at", "f8"), ("version", "i8")])
+
+Array = NDArray[np.float64]
 
 
-class EncodedRules(NamedTuple):
+class Problem(NamedTuple):
+    """A quadratic and how it is trained: curvatures, standard deviation of one gradient, start, each (modes,)."""
+
+    eigenvalues: Array
+    noise: Array
+    start: Array
+    learning_rate: float
+
+
+class Fleet(NamedTuple):
+    """Workers and how long their gradients take; of the shared link or trainer, ``service``, if there is one."""
+
+    workers: int
+    law: Encoded
+    mean_cycle: float
+    staggered: bool
+    serves: bool
+    service: Encoded
+
+
+class Counts(NamedTuple):
+    """What the kernel counts: gradients by fate, sums of ages [s], [s^2] over the applied, points of the grid reached.
+
+    ``point`` is negative if the loss blew up there.
+    """
+
+    applied: int
+    dropped: int
+    cancelled: int
+    unsent: int
+    in_flight: int
+    largest: int
+    ages: float
+    ages_squared: float
+    events: int
+    point: int
+
+
+class Records(NamedTuple):
+    """What the kernel writes: loss and updates on a grid of times, applied staleness, and a log of events.
+
+    The last entry of ``staleness`` takes the rest; ``log`` rows are (time, worker, fate, staleness), as many as fit.
+    """
+
+    grid: Array
+    loss: Array
+    updates: Array
+    staleness: NDArray[np.int64]
+    log: Array
+
+
+class _EncodedRules(NamedTuple):
     """`Rules` as numbers; -1 for none."""
 
     group: int
@@ -28,11 +86,49 @@ class EncodedRules(NamedTuple):
     lead: int
     trigger: float
     keeps: bool
+    trains: bool
+    weight: int
+    first: float
+    second: float
 
 
-def encode_rules(rules: Rules) -> EncodedRules:
-    """Rules as the kernel reads them."""
-    return EncodedRules(
+class _Lists(NamedTuple):
+    """Room for what changes in length.
+
+    ``waiting`` is a ring of workers that wait for leave to start, described by ``line``: its first place, its length,
+    and the clock of the slowest when it was last looked through. ``idle``: until a step; ``freed``: to be set to work.
+    """
+
+    waiting: NDArray[np.int64]
+    line: NDArray[np.int64]
+    idle: NDArray[np.int64]
+    freed: NDArray[np.int64]
+    held: NDArray
+
+
+class _Position(NamedTuple):
+    """Room for the parameters: now, as each worker read them, one gradient, the sum of those held, and each held one.
+
+    The last is for a trainer, which uses some and leaves the others.
+    """
+
+    now: Array
+    read: Array
+    gradient: Array
+    total: Array
+    held: Array
+
+
+def run(
+    fleet: Fleet, rules: Rules, problem: Problem, records: Records, delay_rng: np.random.Generator,
+    noise_rng: np.random.Generator,
+) -> Counts:  # fmt: skip
+    """Run one policy until the grid's last time, or until the loss blows up.
+
+    Memory is that of the workers, whatever the number of events: 56 bytes each, 48 for the queue, and their parameters.
+    """
+    workers, modes = fleet.workers, len(problem.start)
+    encoded = _EncodedRules(
         rules.group,
         rules.idles,
         rules.flushes,
@@ -41,10 +137,36 @@ def encode_rules(rules: Rules) -> EncodedRules:
         -1 if rules.lead is None else rules.lead,
         rules.trigger,
         rules.on_quiet == "keep",
+        rules.trains,
+        rules.weight.code,
+        rules.weight.first,
+        rules.weight.second,
     )
+    room = rules.group + workers
+    if rules.trains:
+        room += rules.group * (encoded.bound + 1)
+    lists = _Lists(
+        np.empty(workers, np.int64),
+        np.zeros(3, np.int64),
+        np.empty(workers, np.int64),
+        np.arange(workers + 1),
+        np.empty(room, _HELD),
+    )
+    position = _Position(
+        problem.start.copy(),
+        np.empty((workers, modes)),
+        np.empty(modes),
+        np.zeros(modes),
+        np.empty((room if rules.trains else 0, modes)),
+    )
+    cursors = new_cursors(fleet.law, workers, delay_rng)
+    return _run(
+        fleet, cursors, new_cursors(fleet.service, 1, delay_rng), np.zeros(workers + 2, WORKER),
+        new_calendar(workers + 1, fleet.mean_cycle), encoded, lists, position, problem, records, delay_rng, noise_rng,
+    )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def _loss(x, eigenvalues):  # pragma: no cover
     total = 0.0
     for i in range(len(x)):
@@ -52,263 +174,314 @@ def _loss(x, eigenvalues):  # pragma: no cover
     return total
 
 
-@njit(cache=True, nogil=True)
-def _blow_up_limit(start, noise, rate, eigenvalues):  # pragma: no cover
+@inlined
+def _blow_up_limit(problem):  # pragma: no cover
     """Loss beyond which a run has blown up: 1e12 times the start and what gradient noise alone would hold."""
-    held = 0.0
-    for i in range(len(noise)):
-        held += rate * noise[i] * noise[i] * (1.0 + rate * eigenvalues[i])
-    return BLOW_UP * max(_loss(start, eigenvalues) + held, 1e-300)
+    rate, held = problem.learning_rate, 0.0
+    for i in range(len(problem.noise)):
+        held += rate * problem.noise[i] ** 2 * (1.0 + rate * problem.eigenvalues[i])
+    return BLOW_UP * max(_loss(problem.start, problem.eigenvalues) + held, 1e-300)
 
 
-@njit(cache=True, nogil=True)
-def _earlier(times, orders, a, b):  # pragma: no cover
-    """Whether worker a's gradient arrives before worker b's; ties in time go by start order."""
-    return times[a] < times[b] or (times[a] == times[b] and orders[a] < orders[b])
+@inlined
+def _norm(gradient, noise, rng):  # pragma: no cover
+    """Add noise to a gradient; its norm."""
+    square = 0.0
+    for i in range(len(gradient)):
+        if noise[i] > 0.0:
+            gradient[i] += noise[i] * rng.standard_normal()
+        square += gradient[i] * gradient[i]
+    return np.sqrt(square)
 
 
-@njit(cache=True, nogil=True)
-def _sift_down(heap, place, times, orders, at, size):  # pragma: no cover
-    worker = heap[at]
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and _earlier(times, orders, heap[child + 1], heap[child]):
-            child += 1
-        if _earlier(times, orders, worker, heap[child]):
-            break
-        heap[at] = heap[child]
-        place[heap[at]] = at
-        at = child
-    heap[at] = worker
-    place[worker] = at
+@inlined
+def _step(position, problem, taken, squares, rng):  # pragma: no cover
+    """Move along the mean of gradients summed up; ``squares`` of their weights if noise is to be added here, else 0."""
+    for i in range(len(position.now)):
+        mean = position.total[i] / taken
+        if squares > 0.0 and problem.noise[i] > 0.0:
+            mean += problem.noise[i] * np.sqrt(squares) / taken * rng.standard_normal()
+        position.now[i] -= problem.learning_rate * mean
+        position.total[i] = 0.0
 
 
-@njit(cache=True, nogil=True)
-def _sift_up(heap, place, times, orders, at):  # pragma: no cover
-    worker = heap[at]
-    while at > 0:
-        parent = (at - 1) // 2
-        if not _earlier(times, orders, worker, heap[parent]):
-            break
-        heap[at] = heap[parent]
-        place[heap[at]] = at
-        at = parent
-    heap[at] = worker
-    place[worker] = at
+@inlined
+def _join(lists, worker):  # pragma: no cover
+    waiting, line = lists.waiting, lists.line
+    waiting[(line[0] + line[1]) % len(waiting)] = worker
+    line[1] += 1
 
 
-@njit(cache=True, nogil=True)
-def _remove(heap, place, times, orders, at, size):  # pragma: no cover
-    """Take the event at a place out of a heap of ``size``; its last event fills the gap."""
-    last = heap[size - 1]
-    if at < size - 1:
-        heap[at] = last
-        place[last] = at
-        _sift_down(heap, place, times, orders, at, size - 1)
-        _sift_up(heap, place, times, orders, place[last])
+@inlined
+def _leave(lists):  # pragma: no cover
+    waiting, line = lists.waiting, lists.line
+    worker = waiting[line[0]]
+    line[0] = (line[0] + 1) % len(waiting)
+    line[1] -= 1
+    return worker
 
 
-@njit(cache=True, nogil=True)
-def run(
-    law, mean_cycle, staggered, workers, rules, rate, eigenvalues, noise, start, grid, delay_rng, noise_rng, loss,
-    updates, counts, log,
-):  # pragma: no cover  # fmt: skip
-    """One policy on a quadratic until ``grid[-1]``.
+@compiled
+def _admitted(lists, freeing, rules, version, oldest, under_way):  # pragma: no cover
+    """Put who may start into ``freed``, first come first served: the rest of the line, and the freed, wait."""
+    for i in range(freeing):
+        _join(lists, lists.freed[i])
+    freeing = 0
+    while lists.line[1] > 0 and version + (under_way + freeing) // rules.group <= oldest + rules.bound:
+        lists.freed[freeing] = _leave(lists)
+        freeing += 1
+    return freeing
 
-    Args: ``law`` encoded delays; ``rules`` from `encode_rules`; ``noise`` standard deviation of one gradient along each
-    eigenvector; ``grid`` times of record [s]. Filled: ``loss`` and ``updates`` on the grid, ``counts`` of applied
-    staleness (its last entry takes the rest), ``log`` rows (time, worker, fate, staleness) as far as it reaches.
-    Memory is that of the workers, whatever the number of events.
 
-    Returns:
-        (applied, dropped, cancelled, unsent, in flight, sum of ages, sum of squared ages, largest staleness, rows
-        logged, grid points reached).
-    """
-    group, idles, flushes, bound, on_stale, lead, keeps = (
-        rules.group,
-        rules.idles,
-        rules.flushes,
-        rules.bound,
-        rules.on_stale,
-        rules.lead,
-        rules.keeps,
-    )
-    trigger = rules.trigger
-    modes = len(start)
-    x = start.copy()
-    read = np.empty((workers, modes))
-    gradient = np.empty(modes)
-    total = np.zeros(modes)
-    version_read = np.zeros(workers, np.int64)
-    time_read = np.zeros(workers)
-    times = np.empty(workers)
-    orders = np.zeros(workers, np.int64)
-    heap = np.empty(workers, np.int64)
-    place = np.empty(workers, np.int64)
-    older = np.full(workers + 1, workers, np.int64)  # workers in flight by start, a ring closed by `workers`
-    newer = np.full(workers + 1, workers, np.int64)
-    waiting = np.empty(workers, np.int64)
-    idle = np.empty(workers, np.int64)
-    freed = np.empty(workers + 1, np.int64)
-    held_time = np.empty(group + workers)
-    held_age = np.empty(group + workers, np.int64)
-    clock = np.zeros(workers, np.int64)
-    at_clock = np.zeros(lead + 2 if lead >= 0 else 1, np.int64)
-    at_clock[0] = workers
-    cursors = new_cursors(law, workers, delay_rng)
-    noisy = noise.max() > 0.0
-    limit = _blow_up_limit(start, noise, rate, eigenvalues)
-    version = applied = dropped = cancelled = unsent = largest = rows = point = 0
-    size = held = idling = first_waiting = number_waiting = slowest = next_order = 0
-    ages = ages_squared = now = 0.0
-    freeing = workers
-    for worker in range(workers):
-        freed[worker] = worker
-    began = False
+@compiled
+def _not_ahead(lists, freeing, workers, lead, slowest):  # pragma: no cover
+    """The same for a bounded lead; who waits already is looked at only when the slowest has moved."""
+    asking = freeing
+    if slowest > lists.line[2]:
+        lists.line[2] = slowest
+        for i in range(freeing):
+            _join(lists, lists.freed[i])
+        asking = lists.line[1]
+        for i in range(asking):
+            lists.freed[i] = _leave(lists)
+    freeing = 0
+    for i in range(asking):
+        worker = lists.freed[i]
+        if workers[worker].clock - slowest <= lead:
+            lists.freed[freeing] = worker
+            freeing += 1
+        else:
+            _join(lists, worker)
+    return freeing
+
+
+@inlined
+def _add(position, weight):  # pragma: no cover
+    """Add a gradient to the sum."""
+    for mode in range(len(position.now)):
+        position.total[mode] += weight * position.gradient[mode]
+
+
+@compiled
+def _fresh(lists, position, head, held, oldest):  # pragma: no cover
+    """Throw out what is held and was read before version ``oldest``; how many stay, and the oldest version of them."""
+    room, kept, stalest = len(lists.held), 0, np.int64(1 << 62)
+    for i in range(held):
+        one, to = (head + i) % room, (head + kept) % room
+        version = lists.held[one].version
+        if version >= oldest:
+            stalest = min(stalest, version)
+            lists.held[to].version, lists.held[to].read_at = version, lists.held[one].read_at
+            for mode in range(len(position.now)):
+                position.held[to, mode] = position.held[one, mode]
+            kept += 1
+    return kept, stalest
+
+
+@compiled
+def _run(
+    fleet, cursors, service_cursors, workers, calendar, rules, lists, position, problem, records, delay_rng, noise_rng
+):  # pragma: no cover
+    count, law = fleet.workers, fleet.law
+    group, bound, lead, trigger, trains = rules.group, rules.bound, rules.lead, rules.trigger, rules.trains
+    strict = bound >= 0 and rules.on_stale == _ADMIT
+    admits = strict or trains
+    waits = bound >= 0 and rules.on_stale == _WAIT
+    cancels = bound >= 0 and rules.on_stale == _CANCEL
+    drops = bound >= 0 and rules.on_stale == _DROP
+    in_order = rules.flushes or strict or waits or cancels  # who is in flight is kept by start, in a ring
+    links = fleet.serves and not trains  # gradients pass a shared link
+    ring, trainer = count, count + 1  # records: the one that closes the ring, and the trainer's
+    workers[ring].older = workers[ring].newer = ring
+    modes, grid, room = len(position.now), records.grid, len(lists.held)
+    limit = _blow_up_limit(problem)
+    version = applied = dropped = cancelled = unsent = largest = events = point = 0
+    flying = held = head = idling = slowest = next_order = stalest = 0
+    at_slowest = count
+    ages = ages_squared = now = link_free = squares = 0.0
+    training = began = False
+    freeing = count
     while True:
         # -- set to work who is free, and who waits for leave, as far as the rules allow
+        if admits:
+            oldest = workers[workers[ring].newer].version if strict and flying > 0 else version
+            freeing = _admitted(lists, freeing, rules, version, oldest, held + flying)
+        elif lead >= 0:
+            freeing = _not_ahead(lists, freeing, workers, lead, slowest)
         for i in range(freeing):
-            waiting[(first_waiting + number_waiting) % workers] = freed[i]
-            number_waiting += 1
-        asked = number_waiting
-        for _ in range(asked):
-            worker = waiting[first_waiting]
-            if lead >= 0:
-                may = clock[worker] - slowest <= lead
-            elif on_stale == ADMIT and bound >= 0:
-                oldest = version_read[newer[workers]] if newer[workers] != workers else version
-                may = version + (held + size) // group <= oldest + bound
+            worker = lists.freed[i]
+            for mode in range(modes):
+                position.read[worker, mode] = position.now[mode]
+            me = workers[worker]
+            me.version = version
+            me.read_at = now
+            me.stage = 0
+            if fleet.staggered and not began:
+                me.due = now + draw_residual(law, cursors, worker, delay_rng)
             else:
-                may = True
-            first_waiting = (first_waiting + 1) % workers
-            if not may:  # to the end of the line, which after a whole round is as it was
-                waiting[(first_waiting + number_waiting - 1) % workers] = worker
-                continue
-            number_waiting -= 1
-            for i in range(modes):
-                read[worker, i] = x[i]
-            version_read[worker] = version
-            time_read[worker] = now
-            if staggered and not began:
-                times[worker] = now + draw_residual(law, cursors, worker, delay_rng, mean_cycle)
-            else:
-                times[worker] = now + draw(law, cursors, worker, delay_rng)
-            orders[worker] = next_order
+                me.due = now + draw(law, cursors, worker, delay_rng)
+            me.order = next_order
             next_order += 1
-            newest = older[workers]
-            older[worker], newer[worker] = newest, workers
-            newer[newest], older[workers] = worker, worker
-            heap[size] = worker
-            size += 1
-            _sift_up(heap, place, times, orders, size - 1)
-        began = True
+            if in_order:
+                newest = workers[ring].older
+                me.older, me.newer = newest, ring
+                workers[newest].newer = workers[ring].older = worker
+            push(calendar, workers, worker, cancels)
+        flying += freeing
         freeing = 0
-        # -- the next arrival
-        worker = heap[0]
-        now = times[worker]
-        while point < len(grid) and grid[point] < now:
-            loss[point] = _loss(x, eigenvalues)
-            updates[point] = version
+        began = True
+        # -- the next event
+        worker = first(calendar, workers, cancels)
+        me = workers[worker]
+        now = me.due
+        while grid[point] < now:
+            loss = _loss(position.now, problem.eigenvalues)
+            records.loss[point] = loss
+            records.updates[point] = version
             point += 1
-            if loss[point - 1] > limit or not np.isfinite(loss[point - 1]):
-                point = -point
-                break
-        if point < 0 or point == len(grid):
-            flying = size + held
-            return (applied, dropped, cancelled, unsent, flying, ages, ages_squared, largest, rows, abs(point))
-        staleness = version - version_read[worker]
-        for i in range(modes):
-            gradient[i] = eigenvalues[i] * read[worker, i]
+            ended = point == len(grid)
+            if not loss <= limit:
+                ended, point = True, -point
+            if ended:
+                return Counts(
+                    applied, dropped, cancelled, unsent, flying + held, largest, ages, ages_squared, events, point
+                )
+        pop(calendar)
+        staleness = version - me.version
+        stepping = trains and worker == trainer
+        again = quiet = False
+        if not stepping:
+            through = links and me.stage == 1
+            for mode in range(modes):
+                position.gradient[mode] = position.read[worker, mode]
+                if not (through and trigger > 0.0):  # else the gradient itself stands there, its noise drawn
+                    position.gradient[mode] *= problem.eigenvalues[mode]
+            quiet = trigger > 0.0 and not through and _norm(position.gradient, problem.noise, noise_rng) <= trigger
+            again = quiet and rules.keeps
+            if again or (links and not through and not quiet):
+                if again:
+                    unsent += 1
+                    me.due = now + draw(law, cursors, worker, delay_rng)
+                else:
+                    for mode in range(modes if trigger > 0.0 else 0):
+                        position.read[worker, mode] = position.gradient[mode]
+                    me.stage = 1
+                    link_free = max(link_free, now) + draw(fleet.service, service_cursors, 0, delay_rng)
+                    me.due = link_free
+                me.order = next_order
+                next_order += 1
+                push(calendar, workers, worker, cancels)
+                if again and events < len(records.log):
+                    log = records.log[events]
+                    log[0], log[1], log[2], log[3] = now, worker, UNSENT, 0
+                events += again
+                continue
+            flying -= 1
+            if in_order:
+                workers[me.older].newer = me.newer
+                workers[me.newer].older = me.older
         fate = HOLD
-        if trigger > 0.0:
-            square = 0.0
-            for i in range(modes):
-                if noisy:
-                    gradient[i] += noise[i] * noise_rng.standard_normal()
-                square += gradient[i] * gradient[i]
-            if np.sqrt(square) <= trigger:
-                fate = UNSENT
-        if fate == UNSENT and keeps:
-            unsent += 1
-            times[worker] = now + draw(law, cursors, worker, delay_rng)
-            orders[worker] = next_order
-            next_order += 1
-            _sift_down(heap, place, times, orders, 0, size)
-            if rows < len(log):
-                log[rows, 0], log[rows, 1], log[rows, 2], log[rows, 3] = now, worker, fate, 0
-                rows += 1
-            continue
-        _remove(heap, place, times, orders, 0, size)
-        size -= 1
-        newer[older[worker]], older[newer[worker]] = newer[worker], older[worker]
-        if fate == UNSENT:
+        blocked = False
+        if stepping:
+            training = False
+            worker = TRAINER
+        elif quiet:
+            fate = UNSENT
             unsent += 1
             staleness = 0
-            freed[0], freeing = worker, 1
-        elif bound >= 0 and staleness > bound and on_stale == DROP_STALE:
+            lists.freed[0], freeing = worker, 1
+        elif drops and staleness > bound:
             fate = DROP
             dropped += 1
-            freed[0], freeing = worker, 1
+            lists.freed[0], freeing = worker, 1
         else:
-            for i in range(modes):
-                total[i] += gradient[i]
-            held_time[held], held_age[held] = time_read[worker], staleness
+            place = held
+            if trains:
+                place = (head + held) % room
+                stalest = me.version if held == 0 else min(stalest, me.version)
+                for mode in range(modes):
+                    position.held[place, mode] = position.gradient[mode]
+            else:
+                weight = weigh(rules.weight, rules.first, rules.second, staleness)
+                _add(position, weight)
+                squares += weight * weight
+            lists.held[place].read_at, lists.held[place].version = me.read_at, me.version
             held += 1
             if lead >= 0:
-                at_clock[clock[worker] % len(at_clock)] -= 1
-                clock[worker] += 1
-                at_clock[clock[worker] % len(at_clock)] += 1
-                while at_clock[slowest % len(at_clock)] == 0:
+                at_slowest -= me.clock == slowest
+                me.clock += 1
+                if at_slowest == 0:
                     slowest += 1
-            ready = held >= group
-            blocked = False
-            if ready and on_stale == WAIT and bound >= 0 and newer[workers] != workers:
-                blocked = version - version_read[newer[workers]] >= bound
-                ready = not blocked
-            if idles or blocked:
-                idle[idling] = worker
+                    for other in range(count):
+                        at_slowest += workers[other].clock == slowest
+            stepping = held >= group and not trains
+            blocked = stepping and waits and flying > 0 and version - workers[workers[ring].newer].version >= bound
+            stepping = stepping and not blocked
+            if rules.idles or blocked:
+                lists.idle[idling] = worker
                 idling += 1
             else:
-                freed[0], freeing = worker, 1
-            if ready:
-                fate = STEP
-                for i in range(modes):
-                    mean = total[i] / held
-                    if noisy and trigger <= 0.0:
-                        mean += noise[i] / np.sqrt(held) * noise_rng.standard_normal()
-                    x[i] -= rate * mean
-                    total[i] = 0.0
-                for i in range(held):
-                    age = now - held_time[i]
-                    ages += age
-                    ages_squared += age * age
-                    largest = max(largest, held_age[i])
-                    counts[min(held_age[i], len(counts) - 1)] += 1
-                version += 1
-                applied += held
-                held = 0
-                if idling > 0:  # they begin first
-                    if freeing > 0:
-                        freed[idling] = freed[0]
-                    for i in range(idling):
-                        freed[i] = idle[i]
-                    freeing += idling
-                    idling = 0
-                oldest = version if flushes else version - bound
-                if flushes or (on_stale == CANCEL and bound >= 0):
-                    while newer[workers] != workers and version_read[newer[workers]] < oldest:
-                        stopped = newer[workers]
-                        newer[workers] = newer[stopped]
-                        older[newer[stopped]] = workers
-                        _remove(heap, place, times, orders, place[stopped], size)
-                        size -= 1
-                        cancelled += 1
-                        freed[freeing] = stopped
-                        freeing += 1
-                    if flushes:
-                        freed[:freeing].sort()
-        if rows < len(log):
-            log[rows, 0], log[rows, 1], log[rows, 2], log[rows, 3] = now, worker, fate, staleness
-            rows += 1
+                lists.freed[0], freeing = worker, 1
+        if stepping:
+            fate = STEP
+            taken = group if trains else held
+            for i in range(taken):
+                place = (head + i) % room if trains else i
+                age = now - lists.held[place].read_at
+                ages += age
+                ages_squared += age * age
+                staleness = version - lists.held[place].version
+                largest = max(largest, staleness)
+                records.staleness[min(staleness, len(records.staleness) - 1)] += 1
+                if trains:
+                    for mode in range(modes):
+                        position.gradient[mode] = position.held[place, mode]
+                    weight = weigh(rules.weight, rules.first, rules.second, staleness)
+                    _add(position, weight)
+                    squares += weight * weight
+            _step(position, problem, taken, squares if trigger <= 0.0 else 0.0, noise_rng)
+            squares = 0.0
+            version += 1
+            applied += taken
+            held -= taken
+            if trains:
+                head = (head + taken) % room
+                if drops and held > 0 and version - stalest > bound:
+                    kept, stalest = _fresh(lists, position, head, held, version - bound)
+                    dropped += held - kept
+                    held = kept
+            if idling > 0:  # they begin first
+                if freeing > 0:
+                    lists.freed[idling] = lists.freed[0]
+                for i in range(idling):
+                    lists.freed[i] = lists.idle[i]
+                freeing += idling
+                idling = 0
+            if rules.flushes:
+                cancelled += flying
+                flying = 0
+                clear(calendar)
+                workers[ring].older = workers[ring].newer = ring
+                for i in range(count):
+                    lists.freed[i] = i
+                freeing = count
+            while cancels and flying > 0 and version - workers[workers[ring].newer].version > bound:
+                stopped = workers[ring].newer
+                after = workers[stopped].newer
+                workers[ring].newer = after
+                workers[after].older = ring
+                cancel(calendar, workers, stopped)
+                flying -= 1
+                cancelled += 1
+                lists.freed[freeing] = stopped
+                freeing += 1
+        if trains and not training and held >= group:
+            training = True
+            workers[trainer].due = now + draw(fleet.service, service_cursors, 0, delay_rng)
+            workers[trainer].order = next_order
+            next_order += 1
+            push(calendar, workers, trainer, cancels)
+        if events < len(records.log):
+            log = records.log[events]
+            log[0], log[1], log[2], log[3] = now, worker, fate, staleness
+        events += 1

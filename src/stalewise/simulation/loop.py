@@ -1,58 +1,93 @@
-"""Virtual time, plainly: the protocol's server, a heap of finish times, and the caller's arithmetic."""
+"""Virtual time, plainly: the protocol's server, a heap of events, and the caller's arithmetic."""
 
 import heapq
 from collections.abc import Callable, Iterator
 
-from stalewise.delays.compiled import DelayStream
-from stalewise.protocol import Again, Cancel, Instruction, Server, Start
+import numpy as np
+
+from stalewise.delays.compiled import DelayStream, encode
+from stalewise.protocol import Again, Cancel, Instruction, Server, Start, Train
+from stalewise.study import Study
+
+TRAINER = -1
 
 
 class VirtualCluster:
     """Workers whose only property is how long they take. Iterating gives ``(time, worker, instructions)`` for ever.
 
-    ``norm`` tells the norm of the gradient that a worker is about to deliver, where the server has a trigger.
+    The worker is `TRAINER` where a trainer's step ends. Gradients that pass a shared link do so one at a time, first
+    come first served; one that is cancelled there keeps its turn.
+
+    Args:
+        study: Workers, their laws, and the link or trainer.
+        server: What decides.
+        rng: Of the delays.
+        norm: The norm of the gradient that a worker has computed, where the server has a trigger.
     """
 
     def __init__(
-        self, server: Server, delays: DelayStream, *, residual_mean: float | None = None,
-        norm: Callable[[int], float] | None = None,
-    ) -> None:  # fmt: skip
+        self, study: Study, server: Server, rng: np.random.Generator, norm: Callable[[int], float] | None = None
+    ) -> None:
+        workers, service = study.workers(), study.cluster.service_law()
         self._server = server
-        self._delays = delays
+        self._delays = DelayStream(workers.encoded(), workers.count, rng)
+        self._service = DelayStream(encode(service.components(), service.mean), 1, rng)
+        self._links = service.mean > 0 and not server.rules.trains
+        self._link_free = 0.0
         self._norm = norm if server.rules.trigger > 0 else None
-        self._heap: list[tuple[float, int, int]] = []
+        self._norms: dict[int, float] = {}
+        self._heap: list[tuple[float, int, int, bool]] = []
         self._current: dict[int, int] = {}
         self._order = 0
         self.first = self._server.begin()
+        staggered = study.cluster.start == "staggered"
         for instruction in self.first:
             if isinstance(instruction, Start):
                 worker = instruction.worker
-                wait = delays.next(worker) if residual_mean is None else delays.residual(worker, residual_mean)
-                self._push(wait, worker)
+                self._push(self._delays.residual(worker) if staggered else self._delays.next(worker), worker)
 
     @property
     def next_time(self) -> float:
-        """When the next gradient arrives [s]."""
-        while self._current.get(self._heap[0][2]) != self._heap[0][1]:  # cancelled
-            heapq.heappop(self._heap)
-        return self._heap[0][0]
+        """When the next gradient arrives, or the trainer's step ends [s]."""
+        while True:
+            now, order, worker, through = self._heap[0]
+            if self._current.get(worker) != order:  # cancelled
+                heapq.heappop(self._heap)
+            elif through or worker == TRAINER or not self._computed(worker):
+                return now
+            else:
+                heapq.heappop(self._heap)
+                self._link_free = max(self._link_free, now) + self._service.next(0)
+                self._push(self._link_free, worker, through=True)
+
+    def _computed(self, worker: int) -> bool:
+        """Ask for the norm of what ``worker`` has computed; whether it goes over a link before it arrives."""
+        if self._norm and worker not in self._norms:
+            self._norms[worker] = self._norm(worker)
+        return self._links and not self._server.is_quiet(self._norms.get(worker))
 
     def __iter__(self) -> Iterator[tuple[float, int, list[Instruction]]]:
         return self
 
     def __next__(self) -> tuple[float, int, list[Instruction]]:
         now = self.next_time
-        _, _, worker = heapq.heappop(self._heap)
-        instructions = self._server.finished(worker, self._norm(worker) if self._norm else None)
+        _, _, worker, _ = heapq.heappop(self._heap)
+        if worker == TRAINER:
+            instructions = self._server.trained()
+        else:
+            instructions = self._server.finished(worker, self._norms.pop(worker, None))
         for instruction in instructions:
             match instruction:
                 case Cancel(worker=stopped):
                     del self._current[stopped]
+                    self._norms.pop(stopped, None)
                 case Start(worker=other) | Again(worker=other):
                     self._push(now + self._delays.next(other), other)
+                case Train():
+                    self._push(now + self._service.next(0), TRAINER)
         return now, worker, instructions
 
-    def _push(self, time: float, worker: int) -> None:
-        heapq.heappush(self._heap, (time, self._order, worker))
+    def _push(self, time: float, worker: int, *, through: bool = False) -> None:
+        heapq.heappush(self._heap, (time, self._order, worker, through))
         self._current[worker] = self._order
         self._order += 1

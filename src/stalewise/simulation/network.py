@@ -1,13 +1,13 @@
 """Networks in virtual time: real gradients, plain loop, one gradient computed when its parameters are read."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from stalewise.delays.compiled import DelayStream, encode
-from stalewise.protocol import Again, Cancel, Deliveries, Drop, Instruction, Start, Step, Unsent
-from stalewise.simulation.loop import VirtualCluster
+from stalewise.protocol import Again, Cancel, Deliveries, Drop, Expire, Instruction, Start, Step, Unsent
+from stalewise.simulation.loop import TRAINER, VirtualCluster
 from stalewise.study import Study
 from stalewise.workloads import AbstractNetwork
 
@@ -36,7 +36,6 @@ class NetworkRun:
     """
 
     def __init__(self, study: Study, network: AbstractNetwork, seed: int, start: np.ndarray) -> None:
-        law = study.cluster.delay()
         delay_rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
         self.server = study.server()
         self._study, self._network, self._seed = study, network, seed
@@ -46,14 +45,10 @@ class NetworkRun:
         self._delivered: Deliveries[Computed] = Deliveries()
         self.counts: Counter[int] = Counter()
         self.age_moments = np.zeros(3)
-        residual = law.mean if study.cluster.start == "staggered" else None
-        self._cluster = VirtualCluster(
-            self.server, DelayStream(encode(law.components()), study.active_workers, delay_rng), residual_mean=residual,
-            norm=self._norm,
-        )  # fmt: skip
+        self._cluster = VirtualCluster(study, self.server, delay_rng, self._norm)
         for instruction in self._cluster.first:
             self._obey(instruction, 0.0)
-        self._interval = 0.5 * law.mean
+        self._interval = 0.5 * study.workers().mean_cycle
         self.time, self.loss, self.updates = [0.0], [network.loss(self._parameters)], [0]
         self.blew_up = False
 
@@ -73,7 +68,8 @@ class NetworkRun:
             due = len(self.time) * self._interval
             while self._cluster.next_time <= due:
                 now, worker, instructions = next(self._cluster)
-                self._delivered.add(worker, self._computing[worker])
+                if worker != TRAINER:
+                    self._delivered.add(worker, self._computing[worker])
                 for instruction in instructions:
                     self._obey(instruction, now)
             loss = self._network.loss(self._parameters)
@@ -92,6 +88,8 @@ class NetworkRun:
                 del self._computing[worker]
             case Drop(worker=worker) | Unsent(worker=worker):
                 self._delivered.last(worker)
+            case Expire(worker=worker):
+                self._delivered.oldest(worker)
             case Step() as step:
                 self._step(step, now)
 
@@ -110,10 +108,26 @@ class NetworkRun:
             age = now - computed.read_at
             self.age_moments += (1.0, age, age * age)
             self.counts[one.staleness] += 1
-        self._parameters = take_step(self._parameters, [c.gradient for c in taken], self._study.learning_rate)
+        strength = self._study.schedule.delay_compensation
+        gradients = [compensated(c.gradient, c.parameters, self._parameters, strength) for c in taken]
+        weights = [one.weight for one in step.gradients]
+        self._parameters = take_step(self._parameters, gradients, self._study.learning_rate, weights)
 
 
-def take_step(parameters: np.ndarray, gradients: list[np.ndarray], learning_rate: float) -> np.ndarray:
-    """Parameters after one step along the average of ``gradients``; float32, shape (size,)."""
+def compensated(gradient: np.ndarray, read: np.ndarray, now: np.ndarray, strength: float) -> np.ndarray:
+    """A gradient corrected for what the parameters did since it was read, g + lambda g * g * (now - read).
+
+    The first-order correction of delay-compensated asynchronous SGD, with the outer product's diagonal for the
+    Hessian: Zheng et al., arXiv:1609.08326, eq. 10. Nothing for a strength lambda of 0.
+    """
+    return gradient + np.float32(strength) * gradient * gradient * (now - read) if strength > 0 else gradient
+
+
+def take_step(
+    parameters: np.ndarray, gradients: list[np.ndarray], learning_rate: float, weights: Sequence[float] = ()
+) -> np.ndarray:
+    """Parameters after one step along the mean of ``gradients``, each times its weight if given; float32, (size,)."""
+    if any(weight != 1.0 for weight in weights):
+        gradients = [np.float32(w) * g for w, g in zip(weights, gradients, strict=True)]
     total = gradients[0] if len(gradients) == 1 else np.mean(gradients, axis=0, dtype=np.float32)
     return parameters - np.float32(learning_rate) * total

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from stalewise.delays.compiled import encode
 from stalewise.protocol import Tally
-from stalewise.simulation.kernel import encode_rules, run
+from stalewise.simulation.kernel import Counts, Fleet, Problem, Records, run
 from stalewise.study import Study
 
 Array = NDArray[np.float64]
-FATES = ("applied", "dropped", "cancelled", "unsent", "in_flight")  # in the order in which the kernel returns them
+FATES = ("applied", "dropped", "cancelled", "unsent", "in_flight")
 COUNTED = 1 << 18  # greater staleness is counted as this, unless four times the workers is more
 
 
@@ -54,42 +54,50 @@ def _added(counts: list[NDArray[np.int64]]) -> Array:
     return total
 
 
+def fleet_of(study: Study) -> Fleet:
+    """Active workers of a study, and its link or trainer, for the kernel."""
+    workers, service = study.workers(), study.cluster.service_law()
+    return Fleet(
+        workers.count,
+        workers.encoded(),
+        workers.mean_cycle,
+        study.cluster.start == "staggered",
+        service.mean > 0,
+        encode(service.components(), service.mean),
+    )
+
+
 def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
     """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
-    law = study.cluster.delay()
-    encoded = encode(law.components())
     eigenvalues, variance, start = study.workload.modes()
-    noise = np.sqrt(variance / study.batch_size)
-    workers = study.active_workers
+    moving = (start != 0.0) | (variance > 0.0)  # the others stay at 0
+    noise = np.sqrt(variance[moving] / study.batch_size)
+    problem = Problem(eigenvalues[moving], noise, start[moving], study.learning_rate)
+    fleet = fleet_of(study)
+    workers = fleet.workers
     rules = study.rules()
     bound = rules.max_staleness
     length = min(64 * workers + 256, max(4 * workers, COUNTED)) if bound is None else min(bound, COUNTED) + 1
 
-    def repeat(child: np.random.SeedSequence):
-        delay_rng, noise_rng = (np.random.default_rng(s) for s in child.spawn(2))
+    def repeat(child: np.random.SeedSequence) -> tuple[Records, Counts]:
         loss, updates = np.full(len(time), np.inf), np.zeros(len(time))
-        counts, log = np.zeros(length, np.int64), np.zeros((0, 4))
-        done = run(
-            encoded, law.mean, study.cluster.start == "staggered", workers, encode_rules(rules), study.learning_rate,
-            eigenvalues, noise, start, time, delay_rng, noise_rng, loss, updates, counts, log,
-        )  # fmt: skip
-        reached = done[9]
-        if reached < len(time):
-            loss[reached - 1 :] = np.inf
-            updates[reached:] = updates[reached - 1]
-        return loss, updates, np.trim_zeros(counts, "b"), done
+        records = Records(time, loss, updates, np.zeros(length, np.int64), np.zeros((0, 4)))
+        counts = run(fleet, rules, problem, records, *(np.random.default_rng(s) for s in child.spawn(2)))
+        if counts.point < 0:
+            loss[-counts.point - 1 :] = np.inf
+            updates[-counts.point :] = updates[-counts.point - 1]
+        return records._replace(staleness=np.trim_zeros(records.staleness, "b")), counts
 
     children = np.random.SeedSequence(seed).spawn(seeds)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(repeat, children))
-    ends = np.array([done[:8] for *_, done in results], float)
     return Ensemble(
         time=time,
-        loss=np.array([loss for loss, *_ in results]),
-        updates=np.array([updates for _, updates, *_ in results]),
-        counts=_added([counts for _, _, counts, _ in results]),
-        largest=int(ends[:, 7].max()),
-        tally=Tally(**{name: int(ends[:, i].sum()) for i, name in enumerate(FATES)}),
-        ages=float(ends[:, 5].sum()),
-        ages_squared=float(ends[:, 6].sum()),
+        loss=np.array([records.loss for records, _ in results]),
+        updates=np.array([records.updates for records, _ in results]),
+        counts=_added([records.staleness for records, _ in results]),
+        largest=max(counts.largest for _, counts in results),
+        tally=Tally(**{name: sum(getattr(counts, name) for _, counts in results) for name in FATES}),
+        ages=sum(counts.ages for _, counts in results),
+        ages_squared=sum(counts.ages_squared for _, counts in results),
     )

@@ -2,136 +2,232 @@ r"""How updates arrive and how old their gradients are: everything about time th
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import integrate
 
-from stalewise.delays import AbstractDelay
-from stalewise.errors import InputError
-from stalewise.simulation.quadratic import run_ensemble
-from stalewise.staleness.law import StalenessLaw, has_formula, law_from_counts, staleness_law
+from stalewise.delays import AbstractDelay, Workers
+from stalewise.protocol import Rules
+from stalewise.protocol.rules import ADMIT, CANCEL, DROP, WAIT
+from stalewise.staleness.bounds import bounded
+from stalewise.staleness.clusters import cluster_staleness
+from stalewise.staleness.groups import in_groups, waiting_rounds
+from stalewise.staleness.law import StalenessLaw, has_formula, is_exponential, staleness_law
+from stalewise.staleness.measured import measured
 from stalewise.staleness.renewal import count_moments
-from stalewise.study import Study, Workload
+from stalewise.staleness.rounds import kth_gradient, kth_of
+from stalewise.staleness.timing import Arrivals
+from stalewise.study import Study
 
 Array = NDArray[np.float64]
-MEASURED_UPDATES = 200_000
-MEASURED_SEEDS = 16
-BLOCKED = 200  # mean staleness from twice which on ages are counted in blocks
-
-
-@dataclass(frozen=True, eq=False)
-class Arrivals:
-    """Steps of the server under one schedule.
-
-    Attributes:
-        rate: Steps a second in the long run.
-        gradients_a_step: Gradients averaged in one step.
-        staleness: Law of the staleness of an applied gradient.
-        delay_mean, delay_cv: Age of the parameters behind it [s], and its coefficient of variation.
-        acceptance: Share of the gradients computed that are applied.
-        counts: Mean and variance of the number of steps by given times [s].
-        memoryless: Whether every worker's delay is exponential and none is dropped: then the moments close exactly.
-        heavy_tailed: Whether the delay's transform does not exist left of the axis.
-        block: Updates that are counted as one, see `coarse`.
-    """
-
-    rate: float
-    gradients_a_step: int
-    staleness: StalenessLaw
-    delay_mean: float
-    delay_cv: float
-    acceptance: float
-    counts: Callable[[Array], tuple[Array, Array]]
-    memoryless: bool
-    heavy_tailed: bool
-    block: int = 1
-
-    @property
-    def dispersion_weight(self) -> float:
-        """Share of the delay's jitter that acts as independent noise, c^2/(1 + c^2): see docs/theory, heuristic.
-
-        Over a block it averages out.
-        """
-        return self.delay_cv**2 / (1.0 + self.delay_cv**2) / self.block
-
-    @functools.cached_property
-    def coarse(self) -> "Arrivals":
-        """The same, counted in blocks of updates where ages are long; a block of b is one step of b h.
-
-        Ages are then 200 to 400 blocks on average. Limits of h for gamma(4) delays move by 0.2 % at 1,000 workers;
-        laws with density at age 0 err low (exponential ages 3 % at 1,000 workers, but there closed forms are used).
-        """
-        block = int(self.staleness.mean // BLOCKED)
-        if self.memoryless or block < 2:
-            return self
-
-        def counts(time: Array) -> tuple[Array, Array]:
-            mean, variance = self.counts(time)
-            return mean / block, variance / block**2
-
-        staleness = self.staleness.in_blocks(block)
-        return replace(self, rate=self.rate / block, staleness=staleness, counts=counts, block=block)
+NEVER = 1e-4  # share of gradients beyond a bound that may be neglected
 
 
 def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
-    """Arrivals and staleness of a study's schedule: by formula where there is one, else counted in virtual time."""
-    delay, workers = study.cluster.delay(), study.active_workers
-    if study.schedule.trigger > 0:
-        raise InputError("policy 'event-triggered' has no formula: how much is sent depends on the loss; use simulate")
-    if has_formula(delay) and study.policy == "sync":
-        return _synchronous(delay, workers)
-    if not has_formula(delay) or study.policy not in ("async", "event-triggered") or study.schedule.on_stale != "drop":
-        return _measured(study, delay, seed)
-    bound = study.schedule.max_staleness
-    if bound is not None and staleness_law(delay, workers).pmf[bound + 1 :].sum() > 1e-4:
-        return _measured(study, delay, seed)
-    return _asynchronous(delay, workers, study.cluster.start == "together")
+    r"""Arrivals and staleness of a study's schedule: by formula where one holds, else counted in virtual time.
+
+    ============================ ===================================================================================
+    policy                       how
+    ============================ ===================================================================================
+    sync, k-sync, k-batch-sync   exact: order statistics and renewal counts
+    async, event-triggered       exact on a grid (event-triggered: nothing quiet, that is ``trigger = 0``)
+    k-batch-async                exact from async
+    k-async                      fixed point of the residual times from N = 16 on with 2K >= N, or N = 256 with
+                                 4K >= N (round 0.2 %, variance 1.2 %); K = 1, K = N, memoryless and constant exact
+    rennala                      residual times at a step as at a random moment, for N + 2S >= 32 and 4S >= N
+                                 (round 0.5 %); one worker and memoryless workers exact
+    drop, cancel, ringmaster     fixed point of the share applied where it is near 1 or N large, see `_bound_holds`
+                                 (means 0.5 %, variance 2 %); constant delays exact
+    wait, admit                  bound 0 exact (synchronous; one worker at a time)
+    ssp                          lead 0 exact (rounds of N single updates)
+    async, unlike workers        exact on a grid; under other policies, and with a shared link, they are counted
+    producer-consumer            counted
+    ============================ ===================================================================================
+
+    A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted:
+    ``staleness.method`` says which, over how many gradients, and the standard error. The errors are the largest of
+    `validation/policies.py`.
+    """
+    rules = study.rules()
+    found = None if _needs_counting(study, rules) else _by_formula(study, rules)
+    return (measured(study, seed) if found is None else found).weighted(rules.weight)
+
+
+def _needs_counting(study: Study, rules: Rules) -> bool:
+    formulas = all(has_formula(law) for _, law in study.workers().groups)
+    return rules.trigger > 0.0 or rules.trains or study.cluster.service_law().mean > 0 or not formulas
+
+
+def _by_formula(study: Study, rules: Rules) -> Arrivals | None:
+    workers, together = study.workers(), study.cluster.start == "together"
+    if workers.law is not None:
+        return _formula(study.policy, workers.law, workers.count, rules, together)
+    return _unlike(workers, together) if rules == Rules(weight=rules.weight) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _unlike(workers: Workers, together: bool) -> Arrivals:
+    """Fully asynchronous workers that are unlike, every gradient applied."""
+    groups = cluster_staleness([(law, count) for count, law in workers.groups])
+    shares = np.array([count / law.mean / workers.rate for count, law in workers.groups])
+    pmf = np.zeros(max(len(group.staleness.pmf) for group in groups))
+    for share, group in zip(shares, groups, strict=True):
+        pmf[: len(group.staleness.pmf)] += share * group.staleness.pmf
+
+    def counts(time: Array) -> tuple[Array, Array]:
+        mean, variance = np.zeros_like(time), np.zeros_like(time)
+        for count, law in workers.groups:
+            one, spread = count_moments(law, time)
+            mean += count * (one if together else time / law.mean)
+            variance += count * spread
+        return mean, variance
+
+    means = np.array([law.mean for _, law in workers.groups])
+    squares = np.array([law.variance + law.mean**2 for _, law in workers.groups])
+    age = float(shares @ means)
+    return Arrivals(
+        rate=workers.rate,
+        gradients_a_step=1,
+        staleness=StalenessLaw(pmf / pmf.sum(), "renewal counts given the own delay, of unlike workers"),
+        delay_mean=age,
+        delay_cv=math.sqrt(max(float(shares @ squares) - age**2, 0.0)) / age,
+        acceptance=1.0,
+        counts=counts,
+        memoryless=False,
+        heavy_tailed=any(law.abscissa == 0.0 for _, law in workers.groups),
+    )
+
+
+def _formula(policy: str, delay: AbstractDelay, workers: int, rules: Rules, together: bool) -> Arrivals | None:
+    if rules.flushes:
+        return _flushed(policy, delay, workers, rules.group)
+    if policy == "rennala":
+        return _rennala(delay, workers, rules.group)
+    if rules.lead is not None:
+        return _limited_lead(delay, workers, rules.lead, together)
+    if rules.idles:
+        free = _waiting(delay, workers, rules.group, together)
+    else:
+        free = _asynchronous(delay, workers, rules.group, together)
+    if rules.max_staleness is None or free is None:
+        return free
+    everybody = workers if rules.on_stale == WAIT else 1  # one that is waited for holds up all
+    if everybody * free.staleness.pmf[rules.max_staleness + 1 :].sum() <= NEVER and rules.on_stale != ADMIT:
+        return free
+    return _with_bound(delay, workers, rules, together)
+
+
+def _with_bound(delay: AbstractDelay, workers: int, rules: Rules, together: bool) -> Arrivals | None:
+    bound = rules.max_staleness or 0
+    if rules.group > 1 or rules.idles:
+        return None
+    if bound == 0 and rules.on_stale == WAIT:
+        return _flushed("sync", delay, workers, workers)
+    if bound == 0 and rules.on_stale == ADMIT:
+        return _asynchronous(delay, 1, 1, together)
+    if rules.on_stale not in (DROP, CANCEL):
+        return None
+    found = bounded(delay, workers, bound, cancel=rules.on_stale == CANCEL)
+    if not _bound_holds(delay, workers, rules, found.acceptance):
+        return None
+    cv = math.sqrt(found.delay_variance) / found.delay_mean
+    return _steady(found.rate, 1, found.staleness, found.delay_mean, cv, found.acceptance, found.growth)
+
+
+def _bound_holds(delay: AbstractDelay, workers: int, rules: Rules, acceptance: float) -> bool:
+    """Whether the fixed point of `bounded` has been measured to be within 0.5 % (means) and 2 % (variance)."""
+    if delay.cv < 1e-12 or workers == 1:
+        return True
+    bound = rules.max_staleness or 0
+    enough = acceptance > 0.95 or bound >= (workers - 1 if workers >= 64 else 2 * workers)
+    return workers >= (16 if rules.on_stale == CANCEL else 4) and enough
 
 
 @functools.lru_cache(maxsize=256)
-def _asynchronous(delay: AbstractDelay, workers: int, together: bool) -> Arrivals:
+def _flushed(policy: str, delay: AbstractDelay, workers: int, group: int) -> Arrivals:
+    """Rounds that all workers begin together: renewal in steps."""
+    if policy == "k-batch-sync":
+        mean, variance = kth_gradient(delay, workers, group)
+        acceptance = group / (group + workers - 1)
+    else:
+        mean, variance = kth_of(delay, workers, group)
+        acceptance = group / workers
+    return _rounds(mean, variance, group, StalenessLaw(np.ones(1), "exact: synchronous"), acceptance)
+
+
+@functools.lru_cache(maxsize=256)
+def _rennala(delay: AbstractDelay, workers: int, group: int) -> Arrivals | None:
+    """Every step finds N - 1 gradients under way, which are useless, and takes S new ones."""
+    exact = workers == 1 or is_exponential(delay) or delay.cv < 1e-12
+    if not exact and (workers + 2 * group < 32 or 4 * group < workers):
+        return None
+    mean, variance = kth_gradient(delay, workers, group, stale_first=True)
+    law = StalenessLaw(np.ones(1), "exact: none but the newest version is applied")
+    return _rounds(mean, variance, group, law, group * delay.mean / (workers * mean))
+
+
+def _limited_lead(delay: AbstractDelay, workers: int, lead: int, together: bool) -> Arrivals | None:
+    """Stale synchronous parallel where it has a formula: without a lead, alone, or with equal constant delays."""
+    if workers == 1 or (delay.cv < 1e-12 and lead > 0):
+        return _asynchronous(delay, workers, 1, together)
+    if lead > 0:
+        return None
+    mean, variance = kth_of(delay, workers, workers)
+    law = StalenessLaw(np.full(workers, 1.0 / workers), "exact: rounds of single updates")
+    found = _rounds(mean / workers, variance / workers, 1, law, 1.0)
+    return replace(found, delay_mean=delay.mean, delay_cv=delay.cv)
+
+
+@functools.lru_cache(maxsize=256)
+def _waiting(delay: AbstractDelay, workers: int, group: int, together: bool) -> Arrivals | None:
+    """K-async: who contributed waits for the step."""
+    if group == workers:
+        return _flushed("sync", delay, workers, workers)
+    if group == 1:
+        return _asynchronous(delay, workers, 1, together)
+    constant = delay.cv < 1e-12
+    if constant and workers % group:
+        return None
+    large = (workers >= 16 and 2 * group >= workers) or (workers >= 256 and 4 * group >= workers)
+    if not (constant or is_exponential(delay) or large):
+        return None
+    rounds = waiting_rounds(delay, workers, group)
+    law = rounds.staleness
+    mean = (law.mean + 1.0) * rounds.mean
+    variance = law.variance * rounds.mean**2 + (law.mean + 1.0) * rounds.variance
+    growth = rounds.variance / rounds.mean**3
+    return _steady(1.0 / rounds.mean, group, law, mean, math.sqrt(variance) / mean, 1.0, growth)
+
+
+@functools.lru_cache(maxsize=256)
+def _asynchronous(delay: AbstractDelay, workers: int, group: int, together: bool) -> Arrivals:
+    """Nobody ever waits: K = 1, or the gradients of K arrivals a step."""
     law = staleness_law(delay, workers)
+    held, between = (group - 1) / 2.0, delay.mean / workers
 
     def counts(time: Array) -> tuple[Array, Array]:
         mean, variance = count_moments(delay, time)
-        return workers * (mean if together else time / delay.mean), workers * variance
+        mean = workers * (mean if together else time / delay.mean)
+        return np.maximum(mean - held, 0.0) / group, workers * variance / group**2
 
+    age = delay.mean + held * between
+    variance = delay.variance + ((group**2 - 1) / 12.0 + held * min(delay.cv**2, 1.0)) * between**2
     return Arrivals(
-        rate=workers / delay.mean,
-        gradients_a_step=1,
-        staleness=law,
-        delay_mean=delay.mean,
-        delay_cv=delay.cv,
+        rate=workers / delay.mean / group,
+        gradients_a_step=group,
+        staleness=law if group == 1 else in_groups(law, group),
+        delay_mean=age,
+        delay_cv=math.sqrt(variance) / age,
         acceptance=1.0,
         counts=counts,
-        memoryless=law.method.startswith("exact: memoryless"),
+        memoryless=group == 1 and law.method.startswith("exact: memoryless"),
         heavy_tailed=delay.abscissa == 0.0,
     )
 
 
-@functools.lru_cache(maxsize=256)
-def longest_of(delay: AbstractDelay, workers: int) -> tuple[float, float]:
-    r"""Mean [s] and variance [s^2] of the longest of N independent delays.
-
-    :math:`E \max = \int_0^\infty (1 - F^N)\,dt`, :math:`E \max^2 = \int_0^\infty 2 t (1 - F^N)\,dt`.
-    """
-    if delay.cv < 1e-12:
-        return delay.mean, 0.0
-    end = float(delay.quantile(1.0 - 1e-12 / workers))
-    end = end if math.isfinite(end) else float(delay.quantile(1.0 - 1e-15))
-    start = float(delay.quantile(1e-15))
-    time = np.concatenate([[0.0], np.geomspace(max(start, end * 1e-9), end, 40_001)])
-    above = -np.expm1(workers * np.log(np.maximum(delay.cdf(time), 1e-300)))
-    mean = float(integrate.simpson(above, x=time))
-    return mean, max(float(integrate.simpson(2 * time * above, x=time)) - mean**2, 0.0)
-
-
-@functools.lru_cache(maxsize=256)
-def _synchronous(delay: AbstractDelay, workers: int) -> Arrivals:
-    mean, variance = longest_of(delay, workers)
+def _rounds(mean: float, variance: float, group: int, law: StalenessLaw, acceptance: float) -> Arrivals:
+    """Steps at the end of independent rounds [s], [s^2] that all see the same age."""
     square = variance / mean**2
 
     def counts(time: Array) -> tuple[Array, Array]:
@@ -142,46 +238,29 @@ def _synchronous(delay: AbstractDelay, workers: int) -> Arrivals:
 
     return Arrivals(
         rate=1.0 / mean,
-        gradients_a_step=workers,
-        staleness=StalenessLaw(np.ones(1), "exact: synchronous"),
+        gradients_a_step=group,
+        staleness=law,
         delay_mean=mean,
         delay_cv=math.sqrt(square),
-        acceptance=1.0,
+        acceptance=acceptance,
         counts=counts,
         memoryless=False,
         heavy_tailed=False,
     )
 
 
-def _measured(study: Study, delay: AbstractDelay, seed: int) -> Arrivals:
-    """Count arrivals in virtual time: replayed traces, delays of too many scales, dropped gradients."""
-    still = study.model_copy(update={"workload": Workload(eigenvalues=[1.0], start=0.0)})
-    if still.schedule.learning_rate is None:
-        still = still.with_schedule(learning_rate=1.0)
-    workers = study.active_workers
-    cycles = max(64.0, MEASURED_UPDATES / MEASURED_SEEDS / workers)
-    time = np.linspace(0.0, cycles * delay.mean, 2049)
-    run = run_ensemble(still, time, seeds=MEASURED_SEEDS, seed=seed)
-    from_ = len(time) // 4
-    mean, variance = run.updates.mean(axis=0), run.updates.var(axis=0, ddof=1)
-    rate = float((mean[-1] - mean[from_]) / (time[-1] - time[from_]))
-    growth = float(variance[-1] / time[-1])
-
-    def counts(at: Array) -> tuple[Array, Array]:
-        beyond = np.maximum(at - time[-1], 0.0)
-        return np.interp(at, time, mean) + rate * beyond, np.interp(at, time, variance) + growth * beyond
-
-    average = run.ages / max(run.tally.applied, 1)
-    spread = math.sqrt(max(run.ages_squared / max(run.tally.applied, 1) - average**2, 0.0))
-    what = "no formula for these delays" if not has_formula(delay) else f"{study.policy} with bound or group"
+def _steady(
+    rate: float, group: int, law: StalenessLaw, age: float, cv: float, acceptance: float, growth: float
+) -> Arrivals:
+    """Steps from a random moment on, their variance growing in proportion to time."""
     return Arrivals(
         rate=rate,
-        gradients_a_step=study.rules().group,
-        staleness=law_from_counts(run.counts, f"counted over {run.tally.applied} gradients in virtual time, {what}"),
-        delay_mean=average,
-        delay_cv=spread / average if average > 0 else 0.0,
-        acceptance=run.tally.applied / max(run.tally.computed - run.tally.in_flight, 1),
-        counts=counts,
+        gradients_a_step=group,
+        staleness=law,
+        delay_mean=age,
+        delay_cv=cv,
+        acceptance=acceptance,
+        counts=lambda time: (rate * time, growth * time),
         memoryless=False,
         heavy_tailed=False,
     )

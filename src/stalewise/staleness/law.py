@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from stalewise import checks
-from stalewise.delays import AbstractDelay, Replay, Sum
+from stalewise.delays import AbstractDelay, ShiftedExponential
 from stalewise.staleness.renewal import TAIL, equilibrium_counts, lattice
+from stalewise.staleness.sums import SUMMED_EXACTLY, mixture
 
 Array = NDArray[np.float64]
 CONSTANT = "exact: constant delays"
-SUMMED_EXACTLY = 64
 FINE = 2000  # grid times that are all kept
 WIDEST = 2.5
 LONGEST = 500.0
@@ -66,18 +66,15 @@ class StalenessLaw:
 def has_formula(delay: AbstractDelay) -> bool:
     """Whether workers with this law are independent renewal processes that a grid resolves.
 
-    A replayed trace is none; a law of coefficient of variation above `WIDEST` or with delays `LONGEST` times the mean
-    spans too many scales for the grid.
+    Autocorrelated delays (a replayed trace, regimes) are none; a law of coefficient of variation above `WIDEST`
+    (infinite for some) or with delays `LONGEST` times the mean spans too many scales for the grid.
     """
-    parts = delay.parts if isinstance(delay, Sum) else (delay,)
-    if any(isinstance(part, Replay) for part in parts):
-        return False
-    return delay.cv <= WIDEST and bool(delay.quantile(1.0 - TAIL) <= LONGEST * delay.mean)
+    return delay.independent and delay.cv <= WIDEST and bool(delay.quantile(1.0 - TAIL) <= LONGEST * delay.mean)
 
 
 def is_exponential(delay: AbstractDelay) -> bool:
     """Whether the delay is memoryless."""
-    return str(delay).startswith("exponential(")
+    return isinstance(delay, ShiftedExponential) and delay.shift == 0
 
 
 @functools.lru_cache(maxsize=256)
@@ -87,7 +84,7 @@ def staleness_law(delay: AbstractDelay, workers: int) -> StalenessLaw:
     Given the own cycle D = t, K is the sum of N - 1 independent stationary renewal counts:
     :math:`E z^K = E_D\big[(\sum_n P(N_e(D) = n) z^n)^{N-1}\big]`. Its mean is N - 1 for every law. Exact for constant
     (K = N - 1) and exponential delays (geometric); else on a grid (total variation below 0.005), and above 64 workers
-    with the sum of counts taken as normal (below 0.01).
+    with the sum of counts taken as normal unless it is small (below 0.01).
 
     Args:
         delay: Law of one cycle [s]; not a replayed trace.
@@ -104,9 +101,9 @@ def staleness_law(delay: AbstractDelay, workers: int) -> StalenessLaw:
     counts = equilibrium_counts(step, weights)
     weights, counts = _thinned(weights, counts, workers - 1)
     used = weights > 1e-12
-    if workers <= SUMMED_EXACTLY:
-        return StalenessLaw(_sum_exactly(weights[used], counts[used], workers - 1), "renewal counts, summed exactly")
-    return StalenessLaw(_sum_as_normal(weights[used], counts[used], workers - 1), "renewal counts, their sum as normal")
+    pmf = _clean(mixture([(counts[used], workers - 1)], weights[used]))
+    how = "summed exactly" if workers - 1 <= SUMMED_EXACTLY else "their sum as normal"
+    return StalenessLaw(pmf, f"renewal counts, {how}")
 
 
 def mixed_poisson(delay: AbstractDelay, workers: int) -> StalenessLaw:
@@ -122,10 +119,14 @@ def mixed_poisson(delay: AbstractDelay, workers: int) -> StalenessLaw:
     step, weights = lattice(delay)
     rates = (workers - 1) / delay.mean * step * np.arange(len(weights))
     top = int(rates[-1] + 10 * math.sqrt(rates[-1]) + 10)
-    used = weights > 1e-12
+    group = np.floor(8.0 * np.sqrt(rates)).astype(np.int64)  # rates a quarter of a deviation apart are taken together
+    total = np.bincount(group, weights)
+    middle = np.bincount(group, weights * rates) / np.where(total > 0, total, 1.0)
     pmf = np.zeros(top)
-    for weight, rate in zip(weights[used], rates[used], strict=True):
-        pmf += weight * stats.poisson.pmf(np.arange(top), rate)
+    for weight, rate in zip(total[total > 1e-12], middle[total > 1e-12], strict=True):
+        low, high = (int(rate + side * (10 * math.sqrt(rate) + 10)) for side in (-1, 1))
+        k = np.arange(max(low, 0), min(high, top))
+        pmf[k] += weight * stats.poisson.pmf(k, rate)
     return StalenessLaw(pmf / pmf.sum(), "mixed Poisson")
 
 
@@ -159,36 +160,6 @@ def _thinned(weights: Array, counts: Array, others: int) -> tuple[Array, Array]:
     merged = np.add.reduceat(weights[:, None] * counts, starts, axis=0)
     kept = total > 0
     return total[kept], merged[kept] / total[kept, None]
-
-
-def _sum_exactly(weights: Array, counts: Array, others: int) -> Array:
-    """Mixture over grid times of the law of a sum of ``others`` counts, by discrete Fourier transform."""
-    average = counts @ np.arange(counts.shape[1])
-    spread = np.sqrt(np.maximum(counts @ np.arange(counts.shape[1]) ** 2 - average**2, 0.0))
-    reach = float((others * average + 9 * math.sqrt(others) * spread + 9).max())
-    length = 1 << math.ceil(math.log2(max(reach, 8)))
-    z = np.exp(-2j * np.pi * np.arange(length // 2 + 1) / length)
-    powers = z[None, :] ** np.arange(counts.shape[1])[:, None]
-    transform = np.zeros(len(z), complex)
-    for block in range(0, len(weights), 256):
-        part = slice(block, block + 256)
-        transform += weights[part] @ ((counts[part] @ powers) ** others)
-    return _clean(np.fft.irfft(transform, length))
-
-
-def _sum_as_normal(weights: Array, counts: Array, others: int) -> Array:
-    n = np.arange(counts.shape[1])
-    mean = others * (counts @ n)
-    deviation = np.sqrt(np.maximum(others * (counts @ n**2 - (counts @ n) ** 2), 1e-3))
-    top = int((mean + 8 * deviation).max()) + 2
-    edges = np.arange(-1, top) + 0.5
-    pmf = np.zeros(top)
-    for weight, middle, width in zip(weights, mean, deviation, strict=True):
-        low = max(int(middle - 8 * width), 0)
-        high = min(int(middle + 8 * width) + 2, top)
-        inside = stats.norm.cdf((edges[low : high + 1] - middle) / width)
-        pmf[low:high] += weight * np.diff(inside)
-    return _clean(pmf)
 
 
 def _clean(pmf: Array) -> Array:

@@ -27,22 +27,48 @@ def lattice(delay: AbstractDelay) -> tuple[float, Array]:
     Returns:
         Step [s] and weights, shape (points,).
     """
-    deviation = math.sqrt(delay.variance)
     end = float(delay.quantile(1.0 - TAIL))
-    step = min(delay.mean / STEPS_PER_MEAN, deviation / STEPS_PER_DEVIATION)
-    step = max(step, end / MOST_STEPS)
-    points = math.ceil(end / step) + 2
-    fine = np.arange(8 * points + 1) * (step / 8.0)
-    area = integrate.cumulative_trapezoid(delay.cdf(fine), fine, initial=0.0)[::8]
-    weights = np.empty(points)
-    weights[0] = area[1] / step
-    weights[1:] = np.diff(area, 2, append=area[-1] + step)[: points - 1] / step
-    weights = np.maximum(weights, 0.0)
+    step = max(finest(delay), end / MOST_STEPS)
+    weights = hat_weights(delay, step, math.ceil(end / step) + 2)
     weights[-1] += max(1.0 - weights.sum(), 0.0)
     return step, weights / weights.sum()
 
 
-def equilibrium_counts(step: float, weights: Array) -> Array:
+def finest(delay: AbstractDelay) -> float:
+    """Step that resolves a law [s]."""
+    return min(delay.mean / STEPS_PER_MEAN, math.sqrt(delay.variance) / STEPS_PER_DEVIATION)
+
+
+def hat_weights(delay: AbstractDelay, step: float, points: int) -> Array:
+    """The law below ``points * step`` on a grid, shape (points,), see `lattice`; what lies beyond is left out."""
+    fine = np.arange(8 * points + 1) * (step / 8.0)
+    area = integrate.cumulative_trapezoid(delay.cdf(fine), fine, initial=0.0)[::8]
+    weights = np.empty(points)
+    weights[0] = area[1] / step
+    weights[1:] = np.diff(area, 2) / step
+    return np.maximum(weights, 0.0)
+
+
+def fresh_counts(delay: AbstractDelay, step: float, points: int) -> Array:
+    r"""Law of the completions of a worker that began at 0, within grid times: :math:`P(N(t) \ge n) = F^{*n}(t)`.
+
+    Returns:
+        P(N(t) = n), shape (points, counts); counts reach to where P(N >= n) < 1e-12.
+    """
+    time = np.arange(points) * step
+    return _table([np.ones(points), np.asarray(delay.cdf(time))], hat_weights(delay, step, points))
+
+
+def _table(at_least: list[Array], weights: Array) -> Array:
+    """P(N = n) from P(N >= 0) and P(N >= 1), one more delay at a time."""
+    points = len(weights)
+    while at_least[-1][-1] > 1e-12 and len(at_least) < 4096:
+        at_least.append(np.clip(signal.fftconvolve(at_least[-1], weights)[:points], 0.0, 1.0))
+    table = np.array(at_least).T
+    return np.concatenate([table[:, :-1] - table[:, 1:], table[:, -1:]], axis=1)
+
+
+def equilibrium_counts(step: float, weights: Array, mean: float | None = None) -> Array:
     r"""Law of the completions of a worker, seen from a random moment, within a time t.
 
     :math:`P(N_e(t) \ge n) = (F_e * F^{*(n-1)})(t)` with the residual law
@@ -51,19 +77,16 @@ def equilibrium_counts(step: float, weights: Array) -> Array:
     Args:
         step: Grid step [s].
         weights: The delay law on the grid, shape (points,).
+        mean: Mean delay [s], where the grid ends before the law does.
 
     Returns:
         P(N_e(t) = n) at the grid times, shape (points, counts); counts reach to where P(N_e >= n) < 1e-12.
     """
     points = len(weights)
     survival = 1.0 - np.cumsum(weights)
-    mean = step * float(np.arange(points) @ weights)
+    mean = mean or step * float(np.arange(points) @ weights)
     residual = np.concatenate([[0.0], np.cumsum(survival)[:-1]]) * (step / mean)
-    at_least = [np.ones(points), np.minimum(residual, 1.0)]
-    while at_least[-1][-1] > 1e-12 and len(at_least) < 4096:
-        at_least.append(np.clip(signal.fftconvolve(at_least[-1], weights)[:points], 0.0, 1.0))
-    table = np.array(at_least).T
-    return np.concatenate([table[:, :-1] - table[:, 1:], table[:, -1:]], axis=1)
+    return _table([np.ones(points), np.minimum(residual, 1.0)], weights)
 
 
 def count_moments(delay: AbstractDelay, time: Array) -> tuple[Array, Array]:

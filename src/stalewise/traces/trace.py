@@ -70,12 +70,15 @@ class Trace:
 
         Workers by label, 2 before 10; those of which no gradient ended are left out.
         """
+        return {label: self.end[rows] - self.start[rows] for label, rows in self.rows_by_worker().items()}
+
+    def rows_by_worker(self) -> dict[str, NDArray[np.intp]]:
+        """Rows behind `by_worker`, in the same order."""
         done = np.flatnonzero(~self.censored)
         labels, which = _factorised(self.worker)
         done = done[grouped(which[done], self.start[done])]
         ends = np.searchsorted(which[done], np.arange(len(labels) + 1))
-        durations = self.end[done] - self.start[done]
-        found = {label: durations[a:b] for label, (a, b) in zip(labels, pairwise(ends), strict=True) if b > a}
+        found = {label: done[a:b] for label, (a, b) in zip(labels, pairwise(ends), strict=True) if b > a}
         return {label: found[label] for label in sorted(found, key=_natural)}
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 from stalewise import checks
 from stalewise.delays.compiled import DelayStream, encode
 from stalewise.errors import InputError, NotConvergedError
-from stalewise.protocol import Again, Cancel, Deliveries, Drop, Instruction, Start, Step, Unsent
-from stalewise.simulation.network import BLOW_UP, take_step
+from stalewise.protocol import Again, Cancel, Deliveries, Drop, Expire, Instruction, Start, Step, Train, Unsent
+from stalewise.simulation.network import BLOW_UP, compensated, take_step
 from stalewise.study import Study
 from stalewise.traces import TraceWriter
 from stalewise.training.fleet import REST_AFTER_LOSS, Fleet, Outcome
@@ -86,14 +86,19 @@ class _Run:
         self, study: Study, network: AbstractNetwork, fleet: Fleet, seed: int, *, inject: bool,
         writer: TraceWriter | None,
     ) -> None:  # fmt: skip
-        law = study.cluster.delay()
+        workers, service = study.workers(), study.cluster.service_law()
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
-        self.cycle = law.mean
+        self.cycle = workers.mean_cycle
         self._study, self._network, self._fleet, self._seed, self._writer = study, network, fleet, seed, writer
-        self._delays = DelayStream(encode(law.components()), study.active_workers, rng) if inject else None
         self._server = study.server()
+        self._delays = DelayStream(workers.encoded(), workers.count, rng) if inject else None
+        self._service = DelayStream(encode(service.components(), service.mean), 1, rng) if inject else None
         self._parameters = network.start(seed)
-        self._delivered: Deliveries[tuple[np.ndarray, Outcome]] = Deliveries()
+        self._links = inject and service.mean > 0 and not self._server.rules.trains
+        self._link: deque[tuple[float, Outcome]] = deque()
+        self._link_free = 0.0
+        self._trained_at = math.inf
+        self._delivered: Deliveries[Outcome] = Deliveries()
         self._staleness: Counter[int] = Counter()
         self._ages: list[float] = []
         self._overruns: list[float] = []
@@ -108,9 +113,7 @@ class _Run:
         self._obey(self._server.begin(), first=True)
         cost = 0.0
         while not self._ended:
-            outcome = self._fleet.collect(timeout=0.1)
-            if outcome is not None:
-                self._arrive(outcome)
+            self._next()
             now = time.monotonic() - self._began
             if now - self._time[-1] >= max(0.5 * self.cycle, cost / EVALUATION_SHARE) or now >= limit:
                 started = time.monotonic()
@@ -119,24 +122,57 @@ class _Run:
                 self._ended = self._why_stop(now, limit)
                 if progress:
                     progress(min(now / limit, 1.0), self._message(now))
-        for _, outcome in self._delivered.left():
+        for outcome in self._delivered.left():
             self._write(outcome, applied=None)
+        for _, outcome in self._link:
+            self._write_unfinished(outcome.worker, outcome.began)
         for worker, began in self._fleet.in_flight():
             self._write_unfinished(worker, began)
 
-    def _arrive(self, outcome: Outcome) -> None:
-        worker = outcome.worker
-        if outcome.finished is None or not self._acceptable(outcome.finished.gradient):
+    def _next(self) -> None:
+        """Wait for what happens next, 0.1 s at most, and act on it."""
+        due = min(self._link[0][0] if self._link else math.inf, self._trained_at)
+        outcome = self._fleet.collect(timeout=min(max(due - time.monotonic(), 0.0), 0.1))
+        if outcome is not None:
+            self._computed(outcome)
+        now = time.monotonic()
+        while self._link and self._link[0][0] <= now:
+            self._arrive(self._link.popleft()[1])
+        if self._trained_at <= now:
+            self._trained_at = math.inf
+            self._obey(self._server.trained())
+
+    def _computed(self, outcome: Outcome) -> None:
+        """A gradient is there: it is lost, goes over the link, or has arrived."""
+        finished = outcome.finished
+        if finished is None or not self._acceptable(finished.gradient):
             self._lose(outcome)
             return
         if outcome.drawn is not None:
-            overrun = outcome.finished.ended - outcome.began - outcome.drawn
+            overrun = finished.ended - outcome.began - outcome.drawn
             self._overruns.append(overrun)
-            self._late += outcome.finished.computed > outcome.drawn
-        gradient = outcome.finished.gradient
-        self._delivered.add(worker, (gradient, outcome))
-        norm = float(np.linalg.norm(gradient)) if self._server.rules.trigger > 0 else None
-        self._obey(self._server.finished(worker, norm))
+            self._late += finished.computed > outcome.drawn
+        if self._links and self._service and not self._server.is_quiet(self._norm(finished.gradient)):
+            self._link_free = max(self._link_free, finished.ended) + self._service.next(0)
+            self._link.append((self._link_free, outcome))
+        else:
+            self._arrive(outcome)
+
+    def _arrive(self, outcome: Outcome) -> None:
+        assert outcome.finished is not None
+        self._delivered.add(outcome.worker, outcome)
+        self._obey(self._server.finished(outcome.worker, self._norm(outcome.finished.gradient)))
+
+    def _norm(self, gradient: np.ndarray) -> float | None:
+        return float(np.linalg.norm(gradient)) if self._server.rules.trigger > 0 else None
+
+    def _cancel(self, worker: int) -> float:
+        """Stop ``worker``'s gradient at work or on the link; says when it was begun."""
+        for entry in self._link:
+            if entry[1].worker == worker:
+                self._link.remove(entry)
+                return entry[1].began
+        return self._fleet.cancel(worker)
 
     def _acceptable(self, gradient: np.ndarray) -> bool:
         good = gradient.shape == self._parameters.shape and bool(np.isfinite(gradient).all())
@@ -162,26 +198,35 @@ class _Run:
                 case Again(worker=worker):
                     self._fleet.again(worker, self._seed, self._delay(worker, first=False), time.monotonic())
                 case Cancel(worker=worker):
-                    self._write_unfinished(worker, self._fleet.cancel(worker))
+                    self._write_unfinished(worker, self._cancel(worker))
                 case Drop(worker=worker) | Unsent(worker=worker):
-                    self._write(self._delivered.last(worker)[1], applied=None)
+                    self._write(self._delivered.last(worker), applied=None)
+                case Expire(worker=worker):
+                    self._write(self._delivered.oldest(worker), applied=None)
+                case Train():
+                    self._trained_at = time.monotonic() + (self._service.next(0) if self._service else 0.0)
                 case Step() as step:
                     self._step(step)
 
     def _step(self, step: Step) -> None:
         taken = self._delivered.used(step)
         now = time.monotonic()
-        for one, (_, outcome) in zip(step.gradients, taken, strict=True):
+        gradients = []
+        for one, outcome in zip(step.gradients, taken, strict=True):
+            assert outcome.finished is not None
             self._staleness[one.staleness] += 1
             self._ages.append(now - outcome.pulled)
             self._write(outcome, applied=step.version - 1, pulled=step.version - 1 - one.staleness)
-        self._parameters = take_step(self._parameters, [g for g, _ in taken], self._study.learning_rate)
+            strength = self._study.schedule.delay_compensation
+            gradients.append(compensated(outcome.finished.gradient, outcome.parameters, self._parameters, strength))
+        weights = [one.weight for one in step.gradients]
+        self._parameters = take_step(self._parameters, gradients, self._study.learning_rate, weights)
 
     def _delay(self, worker: int, first: bool) -> float | None:
         if self._delays is None:
             return None
         if first and self._study.cluster.start == "staggered":
-            return self._delays.residual(worker, self.cycle)
+            return self._delays.residual(worker)
         return self._delays.next(worker)
 
     def _write(self, outcome: Outcome, applied: int | None, pulled: int | None = None) -> None:

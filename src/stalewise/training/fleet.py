@@ -18,7 +18,7 @@ REST_AFTER_LOSS = 1.0  # a restarted actor needs this long before it takes work 
 class Outcome:
     """What became of one gradient: ``finished`` is None if its process died.
 
-    ``pulled`` is when its parameters were handed out, ``began`` when it was begun: later if it is another one from
+    ``pulled`` is when its ``parameters`` were handed out, ``began`` when it was begun: later if it is another one from
     the same parameters.
     """
 
@@ -26,6 +26,7 @@ class Outcome:
     pulled: float
     began: float
     drawn: float | None
+    parameters: np.ndarray
     finished: Finished | None
 
 
@@ -106,7 +107,8 @@ class Fleet:
 
     def _outcome(self, reference: Any) -> Outcome:
         worker, pulled, began, drawn = self._pending.pop(reference)
+        parameters, _ = self._read[worker]
         try:
-            return Outcome(worker, pulled, began, drawn, Finished(*self._ray.get(reference)))
+            return Outcome(worker, pulled, began, drawn, parameters, Finished(*self._ray.get(reference)))
         except self._ray.exceptions.RayError:
-            return Outcome(worker, pulled, began, drawn, None)
+            return Outcome(worker, pulled, began, drawn, parameters, None)

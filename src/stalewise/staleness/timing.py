@@ -1,0 +1,101 @@
+"""What a schedule's time course is to the dynamics."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stalewise.errors import InputError
+from stalewise.protocol import Weight
+from stalewise.staleness.law import StalenessLaw
+
+Array = NDArray[np.float64]
+BLOCKED = 200  # mean staleness from twice which on ages are counted in blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Arrivals:
+    """Steps of the server under one schedule.
+
+    Attributes:
+        rate: Steps a second in the long run.
+        gradients_a_step: Gradients averaged in one step.
+        staleness: Law of the staleness of an applied gradient, each counted with its weight.
+        delay_mean, delay_cv: Age of the parameters behind it [s], and its coefficient of variation.
+        acceptance: Share of the gradients computed that are applied.
+        counts: Mean and variance of the number of steps by given times [s].
+        memoryless: Whether every worker's delay is exponential and none is dropped: then the moments close exactly.
+        heavy_tailed: Whether the delay's transform does not exist left of the axis.
+        block: Updates that are counted as one, see `coarse`.
+        weight_mean, weight_square: Mean and mean square of the gradients' weights (`stalewise.protocol.Weight`).
+        unweighted: Law of the staleness, each gradient counted once; None if that is ``staleness``.
+    """
+
+    rate: float
+    gradients_a_step: int
+    staleness: StalenessLaw
+    delay_mean: float
+    delay_cv: float
+    acceptance: float
+    counts: Callable[[Array], tuple[Array, Array]]
+    memoryless: bool
+    heavy_tailed: bool
+    block: int = 1
+    weight_mean: float = 1.0
+    weight_square: float = 1.0
+    unweighted: StalenessLaw | None = None
+
+    @property
+    def observed(self) -> StalenessLaw:
+        """Law of the staleness that a log shows."""
+        return self.unweighted or self.staleness
+
+    def weighted(self, weight: Weight) -> "Arrivals":
+        r"""The same with gradients of staleness k multiplied by w(k).
+
+        To first order a mode of curvature lambda then sees a learning rate eta E[w] and ages of the law
+        :math:`p_k w_k / E[w]`: both are exact for the mean, given that ages are independent of what is learnt.
+        """
+        if weight == Weight():
+            return self
+        law = self.staleness
+        weights = weight.of(np.arange(len(law.pmf)))
+        mean = float(law.pmf @ weights)
+        if not mean > 0:
+            raise InputError("schedule.staleness_weight: every gradient would have weight 0")
+        return replace(
+            self,
+            staleness=StalenessLaw(law.pmf * weights / mean, f"{law.method}; weighted"),
+            unweighted=law,
+            weight_mean=mean,
+            weight_square=float(law.pmf @ weights**2),
+            memoryless=False,
+        )
+
+    @property
+    def dispersion_weight(self) -> float:
+        """Share of the delay's jitter that acts as independent noise, c^2/(1 + c^2): see docs/theory, heuristic.
+
+        Over a block it averages out.
+        """
+        return self.delay_cv**2 / (1.0 + self.delay_cv**2) / self.block
+
+    @functools.cached_property
+    def coarse(self) -> "Arrivals":
+        """The same, counted in blocks of updates where ages are long; a block of b is one step of b h.
+
+        Ages are then 200 to 400 blocks on average. Limits of h for gamma(4) delays move by 0.2 % at 1,000 workers;
+        laws with density at age 0 err low (exponential ages 3 % at 1,000 workers, but there closed forms are used).
+        """
+        block = int(self.staleness.mean // BLOCKED)
+        if self.memoryless or block < 2:
+            return self
+
+        def counts(time: Array) -> tuple[Array, Array]:
+            mean, variance = self.counts(time)
+            return mean / block, variance / block**2
+
+        staleness = self.staleness.in_blocks(block)
+        return replace(self, rate=self.rate / block, staleness=staleness, counts=counts, block=block)
