@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from stalewise.delays import AbstractDelay, Workers, files_of, parse_delay, rename_files
+from stalewise.delays import AbstractDelay, Workers, files_of, parse_delay, rename_files, repeated
 from stalewise.errors import InputError
 from stalewise.protocol import POLICIES, Rules, Server, parse_weight, rules_of
 
@@ -197,13 +197,13 @@ class Cluster(_Section):
         texts = [self.service, *(text for _, parts in self._texts() for text in parts)]
         return {name: self._folder / name for text in texts for name in files_of(text)}
 
-    def all_workers(self) -> Workers:
+    def all_workers(self, local_steps: int = 1) -> Workers:
         """Workers and the law of a cycle of each [s]: from reading the parameters to handing the gradient over."""
         if self._law is not None:
             return Workers(((self.workers, self._law),))
         groups = []
         for count, (compute, *rest) in self._texts():
-            law = parse_delay(compute, folder=self._folder)
+            law = repeated(parse_delay(compute, folder=self._folder), local_steps)
             for text in rest:
                 law = law + parse_delay(text, folder=self._folder)
             if law.mean <= 0:
@@ -324,7 +324,28 @@ class Study(_Section):
 
     def workers(self) -> Workers:
         """Active workers and the law of a cycle of each, without the shared link."""
-        return self.cluster.all_workers().first(self.active_workers)
+        return self.cluster.all_workers(self.schedule.local_steps).first(self.active_workers)
+
+    def pull(self, curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r"""What one gradient of H local steps sends along eigenvectors of these curvatures, each (modes,).
+
+        A worker that steps H times from x with learning rate eta moves by :math:`-\eta\,q\,x` plus noise, and sends
+        the move over -eta in place of a gradient:
+
+        .. math:: q = \frac{1 - (1 - \eta\lambda)^H}{\eta}, \qquad
+                  \frac{\sigma_H^2}{\sigma^2} = \sum_{j<H} (1 - \eta\lambda)^{2j}.
+
+        Returns:
+            q, in place of the curvature, and the ratio of noise variances; the curvature and 1 for a single step.
+        """
+        steps = self.schedule.local_steps
+        if steps == 1:
+            return curvature, np.ones_like(curvature)
+        kept = 1.0 - self.learning_rate * curvature
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            pull = (1.0 - kept**steps) / self.learning_rate
+            noise = np.where(np.abs(kept) == 1.0, float(steps), (1.0 - kept ** (2 * steps)) / (1.0 - kept**2))
+        return np.clip(pull, -LARGEST, LARGEST), np.minimum(noise, LARGEST)
 
     def delay(self) -> AbstractDelay:
         """Law of a cycle of every active worker [s]; an error where they are unlike."""

@@ -22,6 +22,8 @@ SCHEDULES = {
     "unlike": {"policy": "async"},
     "unlike k-async": {"policy": "k-async", "group": 4},
     "link": {"policy": "async"},
+    "local steps": {"policy": "async", "local_steps": 4},
+    "local rounds": {"policy": "sync", "local_steps": 8},
 }
 CLUSTERS = {
     "producer-consumer": {"service": "constant(0.4)"},
@@ -46,13 +48,14 @@ def study(name, rate=0.08, noise=0.01):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_settling_time_is_that_of_virtual_time(name):
     """Within 4 %; rate within 3 % and staleness within 5 %: the simulation counts its own start."""
-    predicted, seen = predict(study(name)), simulate(study(name), seeds=128)
+    rate = 0.02 if "local" in name else 0.08
+    predicted, seen = predict(study(name, rate)), simulate(study(name, rate), seeds=128)
     assert predicted.time_to_target.mean == pytest.approx(seen.time_to_target.mean, rel=0.04)
     assert predicted.update_rate == pytest.approx(seen.update_rate, rel=0.03)
     assert predicted.staleness.mean == pytest.approx(seen.staleness.mean, rel=0.05, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["inverse", "polynomial", "unlike", "k-async", "wait"])
+@pytest.mark.parametrize("name", ["inverse", "polynomial", "unlike", "k-async", "wait", "local steps"])
 def test_limits_of_the_mean_square_hold(name):
     """Below the limit nothing diverges; twice it does."""
     most = limit(study(name)).learning_rate["mean_square"]

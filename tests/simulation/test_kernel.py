@@ -31,6 +31,7 @@ def studies(draw):
     workers = draw(st.integers(1, 9))
     policy = draw(st.sampled_from(POLICIES))
     schedule = {"policy": policy, "learning_rate": 0.05, "staleness_weight": draw(st.sampled_from(WEIGHTS))}
+    schedule["local_steps"] = draw(st.sampled_from([1, 1, 3]))
     if policy in GROUPED:
         schedule["group"] = draw(st.integers(1, workers if policy in ONE_EACH else 12))
     if policy in NEEDS_BOUND or (policy in BOUNDED and draw(st.booleans())):
@@ -42,25 +43,37 @@ def studies(draw):
     cluster = {"workers": workers, "compute": draw(st.sampled_from(LAWS))}
     cluster["start"] = draw(st.sampled_from(["together", "staggered"]))
     cluster["service"] = draw(st.sampled_from(["constant(0)", "constant(0.2)", "exponential(0.1)"]))
+    if schedule["local_steps"] > 1:
+        cluster["compute"] = draw(st.sampled_from(LAWS[:-1]))  # regimes have no such sum
     if workers > 2 and draw(st.booleans()):
         few = draw(st.integers(1, workers - 1))
-        cluster["group"] = [{"count": few}, {"count": workers - few, "compute": draw(st.sampled_from(LAWS))}]
+        cluster["group"] = [{"count": few}, {"count": workers - few, "compute": draw(st.sampled_from(LAWS[:-1]))}]
     noise = draw(st.sampled_from([0.0, 0.1]))
     workload = {"eigenvalues": [1.0, 0.1], "gradient_noise": noise, "start": 1.0}
     return make_study({"workload": workload, "cluster": cluster, "schedule": schedule, "target": {"loss": 0.005}})
+
+
+def local_noise(study):
+    """Variance of what local steps send, over that of one gradient: each step's noise, as far as later ones keep it."""
+    kept = 1.0 - study.learning_rate * study.workload.modes()[0]
+    return sum(kept ** (2 * step) for step in range(study.schedule.local_steps))
 
 
 def plain(study, seed):
     """Drive the protocol in a plain loop; events, loss at the end, and the server."""
     delay_rng, noise_rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     eigenvalues, variance, x = study.workload.modes()
+    variance = variance * local_noise(study)
     server = study.server()
     triggered = study.rules().trigger > 0
     delivered, read, computed = Deliveries(), {}, {}
 
     def gradient(worker):
-        """What a worker has computed; with a trigger its noise is drawn now, else by the step."""
-        computed[worker] = eigenvalues * read[worker]
+        """What a worker has computed, step by step; with a trigger its noise is drawn now, else by the step."""
+        here = read[worker]
+        for _ in range(study.schedule.local_steps):
+            here = here - study.learning_rate * eigenvalues * here
+        computed[worker] = (read[worker] - here) / study.learning_rate
         if triggered and variance.max() > 0:
             computed[worker] += np.sqrt(variance) * [noise_rng.standard_normal() for _ in x]
         return float(np.sqrt(np.sum(computed[worker] ** 2)))
@@ -102,9 +115,10 @@ def plain(study, seed):
 def compiled(study, seed):
     """The same through the kernel."""
     eigenvalues, variance, start = study.workload.modes()
+    variance = variance * local_noise(study)
     grid = np.array([0.0, HORIZON])
     records = Records(grid, np.zeros(2), np.zeros(2), np.zeros(4096, np.int64), np.zeros((4000, 4)))
-    problem = Problem(eigenvalues, np.sqrt(variance), start, study.learning_rate)
+    problem = Problem(eigenvalues, study.pull(eigenvalues)[0], np.sqrt(variance), start, study.learning_rate)
     rngs = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     counts = run(fleet_of(study), study.rules(), problem, records, *rngs)
     log = records.log[: counts.events]

@@ -6,7 +6,9 @@ import pytest
 from stalewise.errors import InputError
 from stalewise.prediction import predict
 from stalewise.simulation import simulate
+from stalewise.simulation.network import NetworkRun, compensated, take_step
 from stalewise.study import make_study
+from stalewise.workloads import load_network
 from studies import quadratic
 
 
@@ -81,3 +83,28 @@ def test_bad_numbers_are_refused():
         simulate(study, horizon=-1.0)
     with pytest.raises(InputError, match="seeds must be a whole number"):
         simulate(study, seeds=-2)
+
+
+def test_delay_compensation_is_the_published_correction():
+    """g + lambda g * g * (now - read), as arrays and inside a run of two workers; none for lambda = 0."""
+    gradient, read, now = (np.array(v, np.float32) for v in ([1.0, -2.0], [0.0, 1.0], [0.5, 0.0]))
+    np.testing.assert_allclose(compensated(gradient, read, now, 0.1), [1.0 + 0.1 * 0.5, -2.0 - 0.1 * 4.0])
+    assert compensated(gradient, read, now, 0.0) is gradient
+    data = {
+        "workload": {"kind": "digits-mlp"},
+        "cluster": {"workers": 2, "compute": "constant(1)"},
+        "schedule": {"policy": "async", "learning_rate": 0.05, "delay_compensation": 2.0},
+        "target": {"loss": 1e-6},
+    }
+    network = load_network("digits-mlp")
+    run = NetworkRun(make_study(data), network, 0, network.start(0))
+    run.advance(2.0)
+    x = [network.start(0)]
+    reads, index = [0, 0], [0, 0]
+    for turn in range(4):
+        worker = turn % 2
+        g, _ = network.gradient(x[reads[worker]], (0, worker, index[worker]), 32)
+        x.append(take_step(x[-1], [compensated(g, x[reads[worker]], x[-1], 2.0)], 0.05))
+        reads[worker], index[worker] = len(x) - 1, index[worker] + 1
+    np.testing.assert_allclose(run.parameters, x[-1], atol=1e-7)
+    assert np.abs(x[-1] - x[0]).max() > 1e-4

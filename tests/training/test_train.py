@@ -31,12 +31,12 @@ def ray():
         yield ray
 
 
-def digits(workers, compute, rate, **schedule):
+def digits(workers, compute, rate, service="constant(0)", **schedule):
     """A digits study that does not reach its target."""
     return make_study(
         {
             "workload": {"kind": "digits-mlp"},
-            "cluster": {"workers": workers, "compute": compute},
+            "cluster": {"workers": workers, "compute": compute, "service": service},
             "schedule": {"policy": "async", "learning_rate": rate, **schedule},
             "target": {"loss": 1e-6},
         }
@@ -107,6 +107,37 @@ def test_every_policy_runs_for_real(schedule, most, fates, tmp_path):
     trace = read_trace(tmp_path / "t.csv")
     assert len(trace) == tally.computed
     assert len(trace.staleness) == tally.applied
+
+
+def test_a_shared_link_is_the_bottleneck():
+    """Six workers that could do 120 gradients a second, on a link that takes 25 of them."""
+    run = train(digits(6, "constant(0.05)", 0.01, service="constant(0.04)"), time_limit=3.0)
+    assert run.update_rate == pytest.approx(25.0, rel=0.1)
+    assert run.staleness.mean == pytest.approx(5.0, rel=0.1)
+
+
+def test_producers_and_a_consumer():
+    """The trainer takes four at a time, 0.1 s a step; nothing older than the bound is used, and it is kept busy."""
+    schedule = {"policy": "producer-consumer", "group": 4, "max_staleness": 2}
+    run = train(digits(8, "gamma(0.1, 4)", 0.05, service="constant(0.1)", **schedule), time_limit=3.0)
+    assert run.staleness.max <= 2
+    assert run.update_rate == pytest.approx(10.0, rel=0.15)
+    tally = run.gradients
+    assert tally.computed == tally.applied + tally.dropped + tally.in_flight
+
+
+def test_local_steps_are_those_of_a_worker_by_itself():
+    """One worker of four local steps goes where plain SGD goes, to rounding, in a quarter of the updates."""
+    run = train(digits(1, "constant(0.01)", 0.05, local_steps=4, staleness_weight="inverse"), time_limit=1.5)
+    network = load_network("digits-mlp")
+    parameters, losses = network.start(0), [network.loss(network.start(0))]
+    for index in range(4 * int(run.updates[-1])):
+        gradient, _ = network.gradient(parameters, (0, 0, index), 32)
+        parameters = take_step(parameters, [gradient], 0.05)
+        if index % 4 == 3:
+            losses.append(network.loss(parameters))
+    assert run.updates[-1] > 10
+    np.testing.assert_allclose(run.loss, [losses[int(k)] for k in run.updates], rtol=1e-3)
 
 
 def test_a_killed_process_loses_nothing_else(ray, monkeypatch):

@@ -20,6 +20,7 @@ from stalewise.delays.laws import (
     Sum,
     Uniform,
     Weibull,
+    repeated,
 )
 from stalewise.delays.text import files_of, parse_delay, rename_files
 from stalewise.delays.workers import Workers
@@ -51,4 +52,5 @@ __all__ = [
     "fit_delay",
     "parse_delay",
     "rename_files",
+    "repeated",
 ]

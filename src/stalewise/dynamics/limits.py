@@ -47,6 +47,20 @@ def step_limit(arrivals: Arrivals) -> StepLimit:
     return StepLimit(mean / block, square / block, "index equation, independent staleness (conservative)")
 
 
+def learning_rate_at(step: float, curvature: float, arrivals: Arrivals, local_steps: int = 1) -> float:
+    r"""Learning rate at which a mode's step is ``step``, the least if there are several.
+
+    :math:`h = \eta\lambda` for a gradient, :math:`1 - (1 - \eta\lambda)^H` for H local steps (2/lambda, where these
+    diverge by themselves, if H is even and h beyond 1), each times the mean weight and the updates counted as one.
+    """
+    step /= arrivals.block * arrivals.weight_mean
+    if local_steps == 1:
+        return step / curvature
+    if step <= 1.0:
+        return (1.0 - (1.0 - step) ** (1.0 / local_steps)) / curvature
+    return (2.0 if local_steps % 2 == 0 else 1.0 + (step - 1.0) ** (1.0 / local_steps)) / curvature
+
+
 def constant_step_limit(workers: int) -> float:
     r"""Limit of h for N workers in round robin, mean and mean square: :math:`2\sin(\pi/(2(2N-1)))`."""
     return 2.0 * math.sin(math.pi / (2.0 * (2.0 * workers - 1.0)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy import optimize
 
-from stalewise.dynamics import step_limit
+from stalewise.dynamics import learning_rate_at, step_limit
 from stalewise.planning.search import (
     MARGIN,
     Candidate,
@@ -102,7 +102,8 @@ def _tune(study: Study, seed: int, best: float) -> _Tuned:
     """Best learning rate below the margin: down a ladder, then refined between its neighbours."""
     probe = study if study.schedule.learning_rate else study.with_schedule(learning_rate=1.0)
     timing = arrivals(probe, seed=seed)
-    limit = step_limit(timing).mean_square / timing.weight_mean / study.workload.modes()[0].max()
+    largest = float(study.workload.modes()[0].max())
+    limit = learning_rate_at(step_limit(timing).mean_square, largest, timing, study.schedule.local_steps)
     longest = 4.0 * best
 
     def evaluate(rate: float) -> _Tuned:

@@ -1,6 +1,6 @@
 """The number that would do, where a schedule diverges or gradient noise holds the loss above the target."""
 
-from stalewise.dynamics import step_limit
+from stalewise.dynamics import learning_rate_at, step_limit
 from stalewise.prediction.limit import stiffest
 from stalewise.prediction.quadratic import noise_floor
 from stalewise.staleness import Arrivals, arrivals
@@ -21,7 +21,7 @@ def advise(study: Study, answer: Trajectory, *, seed: int = 0) -> str | None:
     if answer.time_to_target.mean is not None and not answer.diverges:
         return None
     timing = arrivals(study, seed=seed)
-    limit = step_limit(timing).mean_square / timing.weight_mean / stiffest(study)[0]
+    limit = learning_rate_at(step_limit(timing).mean_square, stiffest(study)[0], timing, study.schedule.local_steps)
     if answer.diverges:
         return _stable_rate(study, limit)
     return _lower_floor(study, timing, limit) if study.workload.is_quadratic else None

@@ -1,12 +1,12 @@
 """`limit`: how far learning rate and workers can be pushed before training diverges; and the chart of it."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from stalewise import checks
-from stalewise.dynamics import StepLimit, step_limit
+from stalewise.dynamics import StepLimit, learning_rate_at, step_limit
 from stalewise.landscape import curvature_at_start
 from stalewise.protocol.rules import ONE_EACH
 from stalewise.staleness import arrivals
@@ -52,7 +52,7 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
     checks.at_least("seed", seed, 0)
     study = _with_policy(study)
     curvature, notes = stiffest(study)
-    found = steps_of(study, study.active_workers, seed)
+    found = rates_of(study, study.active_workers, seed)
     rates: dict[str, float | None] = {"mean": found.mean / curvature, "mean_square": found.mean_square / curvature}
     workers: dict[str, int | None] = {"mean": None, "mean_square": None}
     diverges = None
@@ -88,13 +88,14 @@ def stiffest(study: Study) -> tuple[float, list[str]]:
     return curvature, [note]
 
 
-def steps_of(study: Study, workers: int, seed: int) -> StepLimit:
-    """Limits of learning rate x curvature with that many workers."""
+def rates_of(study: Study, workers: int, seed: int) -> StepLimit:
+    """Limits of the learning rate times the largest curvature with that many workers."""
     if workers > study.cluster.workers:
         study = study.with_cluster(workers=workers)
     timing = arrivals(study.with_schedule(active_workers=workers), seed=seed)
-    found = step_limit(timing)
-    return replace(found, mean=found.mean / timing.weight_mean, mean_square=found.mean_square / timing.weight_mean)
+    found, local_steps = step_limit(timing), study.schedule.local_steps
+    mean, square = (learning_rate_at(h, 1.0, timing, local_steps) for h in (found.mean, found.mean_square))
+    return StepLimit(mean, square, found.method)
 
 
 def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
     top = study.cluster.workers if study.cluster.group is not None else max(2 * study.cluster.workers, 16)
     fewest = study.schedule.group if study.schedule.policy in ONE_EACH else 1
     workers = sorted({n for n in CHARTED if fewest <= n <= top} | {study.active_workers, study.cluster.workers})
-    limits = [steps_of(study, n, seed) for n in workers]
+    limits = [rates_of(study, n, seed) for n in workers]
     return {
         "workers": workers,
         "mean": [one.mean / curvature for one in limits],
@@ -133,7 +134,7 @@ def _with_policy(study: Study) -> Study:
 
 def _most_workers(study: Study, name: str, step: float, most: int, seed: int) -> int | None:
     def holds(workers: int) -> bool:
-        return step < getattr(steps_of(study, workers, seed), name)
+        return step < getattr(rates_of(study, workers, seed), name)
 
     low = study.schedule.group if study.schedule.policy in ONE_EACH else 1
     if holds(most):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from stalewise.dynamics import (
     decay_rate,
+    learning_rate_at,
     memoryless_second_moment,
     stationary_variance,
     step_limit,
@@ -32,7 +33,8 @@ class Modes:
 
     Attributes:
         curvature: Distinct eigenvalues, shape (modes,).
-        step: h = learning rate x curvature x updates counted as one, shape (modes,).
+        step: h = learning rate x curvature x updates counted as one, shape (modes,); of several local steps what they
+            send takes the curvature's place. Not positive where local steps diverge by themselves.
         noise: Variance of one step's noise in x, summed over equal curvatures, shape (modes,).
         square: Squared starting distance, summed likewise, shape (modes,).
     """
@@ -47,9 +49,10 @@ def modes_of(study: Study, timing: Arrivals) -> Modes:
     """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients a step) for each update."""
     eigenvalues, variance, start = study.workload.modes()
     curvature, which = np.unique(eigenvalues, return_inverse=True)
+    pull, noisier = study.pull(curvature)
     scale = study.learning_rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block * timing.weight_square
-    step = study.learning_rate * curvature * timing.block * timing.weight_mean
-    noise = np.asarray(np.bincount(which, variance) * scale, np.float64)
+    step = study.learning_rate * pull * timing.block * timing.weight_mean
+    noise = np.asarray(np.bincount(which, variance) * scale * noisier, np.float64)
     return Modes(curvature, step, noise, np.asarray(np.bincount(which, start**2), np.float64))
 
 
@@ -60,10 +63,11 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     modes = modes_of(study, timing)
     steps = modes.step
     limit = step_limit(timing)
-    mean_stable = bool(steps.max() < limit.mean)
-    square_stable = bool(steps.max() < limit.mean_square)
+    contracts = bool(steps.min() > 0)
+    mean_stable = contracts and bool(steps.max() < limit.mean)
+    square_stable = contracts and bool(steps.max() < limit.mean_square)
     floor = _floor(modes, timing) if square_stable else math.inf
-    most = limit.mean_square / timing.block / timing.weight_mean
+    most = learning_rate_at(limit.mean_square, modes.curvature.max(), timing, study.schedule.local_steps)
     rates = [decay_rate(h, timing) for h in steps] if mean_stable else [None]
     slowest = min((r for r in rates if r is not None), default=None)
     curve = _curve(study, timing, modes, floor, _weights(timing), study.target.time_limit or math.inf)
@@ -97,7 +101,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         decay_rate=slowest,
         noise_floor=floor if math.isfinite(floor) else None,
         time_to_target=reached,
-        status=_status(study, modes, most, floor, reached, float(curve.time[-1])),
+        status=_status(study, most, floor, reached, float(curve.time[-1])),
         notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}", *_poisson_note(study)],
     )
 
@@ -122,7 +126,7 @@ def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tu
     timing = timing.coarse
     modes = modes_of(study, timing)
     steps = modes.step
-    if steps.max() >= step_limit(timing).mean_square:
+    if steps.max() >= step_limit(timing).mean_square or steps.min() <= 0:
         return math.inf, math.inf
     floor = _floor(modes, timing)
     if floor >= study.target.loss:
@@ -261,11 +265,10 @@ def _reached(study: Study, curve: _Curve, floor: float) -> TargetTime:
     return TargetTime(mean=times[0], low=min(known), high=max(known) if len(known) == len(times) else None)
 
 
-def _status(study: Study, modes: Modes, limit: float, floor: float, reached: TargetTime, end: float) -> str:
+def _status(study: Study, most: float, floor: float, reached: TargetTime, end: float) -> str:
     rate, target = study.learning_rate, study.target.loss
-    largest = float(modes.curvature.max())
     if not math.isfinite(floor):
-        return f"diverges: learning rate {rate:g} is past the mean-square limit {limit / largest:.4g}"
+        return f"diverges: learning rate {rate:g} is past the mean-square limit {most:.4g}"
     if reached.mean is not None:
         return f"reaches loss {target:g} after {reached.mean:.4g} s and stays below"
     if floor >= target:

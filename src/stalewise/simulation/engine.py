@@ -60,7 +60,8 @@ def _simulate_quadratic(
 ) -> Trajectory:
     eigenvalues, variance, _ = study.workload.modes()
     workers = study.workers()
-    damping = study.learning_rate * eigenvalues.min() * workers.rate / study.rules().group
+    pull = max(study.pull(eigenvalues)[0].min(), 1e-3 * eigenvalues.min())
+    damping = study.learning_rate * pull * workers.rate / study.rules().group
     per_second = seeds * len(eigenvalues) * workers.rate
     longest = min(study.target.time_limit or math.inf, BUDGET / per_second)
     length = horizon or min(max(32 * workers.mean_cycle, 2.0 / damping), longest)

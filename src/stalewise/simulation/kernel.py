@@ -25,9 +25,13 @@ Array = NDArray[np.float64]
 
 
 class Problem(NamedTuple):
-    """A quadratic and how it is trained: curvatures, standard deviation of one gradient, start, each (modes,)."""
+    """A quadratic and how it is trained; all but the learning rate of shape (modes,).
+
+    ``pull`` is what a worker sends in place of the curvature (`Study.pull`), ``noise`` one gradient's deviation.
+    """
 
     eigenvalues: Array
+    pull: Array
     noise: Array
     start: Array
     learning_rate: float
@@ -355,7 +359,7 @@ def _run(
             for mode in range(modes):
                 position.gradient[mode] = position.read[worker, mode]
                 if not (through and trigger > 0.0):  # else the gradient itself stands there, its noise drawn
-                    position.gradient[mode] *= problem.eigenvalues[mode]
+                    position.gradient[mode] *= problem.pull[mode]
             quiet = trigger > 0.0 and not through and _norm(position.gradient, problem.noise, noise_rng) <= trigger
             again = quiet and rules.keeps
             if again or (links and not through and not quiet):

@@ -95,9 +95,10 @@ class NetworkRun:
 
     def _compute(self, worker: int, parameters: np.ndarray, read_at: float) -> None:
         batch = (self._seed, worker, self._index[worker])
-        gradient, _ = self._network.gradient(parameters, batch, self._study.batch_size)
+        study, steps = self._study, self._study.schedule.local_steps
+        gradient = self._network.local_gradient(parameters, batch, study.batch_size, steps, study.learning_rate)
         self._computing[worker] = Computed(gradient, parameters, read_at)
-        self._index[worker] += 1
+        self._index[worker] += steps
 
     def _norm(self, worker: int) -> float:
         return float(np.linalg.norm(self._computing[worker].gradient))

@@ -70,9 +70,10 @@ def fleet_of(study: Study) -> Fleet:
 def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
     """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
     eigenvalues, variance, start = study.workload.modes()
+    pull, noisier = study.pull(eigenvalues)
     moving = (start != 0.0) | (variance > 0.0)  # the others stay at 0
-    noise = np.sqrt(variance[moving] / study.batch_size)
-    problem = Problem(eigenvalues[moving], noise, start[moving], study.learning_rate)
+    noise = np.sqrt(variance[moving] * noisier[moving] / study.batch_size)
+    problem = Problem(eigenvalues[moving], pull[moving], noise, start[moving], study.learning_rate)
     fleet = fleet_of(study)
     workers = fleet.workers
     rules = study.rules()

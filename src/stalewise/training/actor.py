@@ -21,12 +21,12 @@ class Finished(NamedTuple):
 class GradientActor:
     """Hosts one or more logical workers; several sleep side by side in one process."""
 
-    def __init__(self, kind: str, batch_size: int) -> None:
+    def __init__(self, kind: str, batch_size: int, local_steps: int, learning_rate: float) -> None:
         import torch  # noqa: PLC0415  (heavy: on the worker only)
 
         torch.set_num_threads(1)
         self._network = load_network(kind)
-        self._batch_size = batch_size
+        self._how = (batch_size, local_steps, learning_rate)
         self._network.gradient(self._network.start(0), (0, 0, 0), batch_size)
 
     async def ready(self) -> float:
@@ -34,9 +34,9 @@ class GradientActor:
         return time.monotonic()
 
     async def gradient(self, parameters: np.ndarray, batch: tuple[int, int, int], due: float | None) -> Finished:
-        """Gradient of the batch named (seed, worker, index); returns no earlier than ``due`` on the monotonic clock."""
+        """What the worker sends of the batch (seed, worker, index), no earlier than ``due`` on the monotonic clock."""
         began = time.monotonic()
-        gradient, _ = self._network.gradient(parameters, batch, self._batch_size)
+        gradient = self._network.local_gradient(parameters, batch, *self._how)
         computed = time.monotonic() - began
         rest = 0.0 if due is None else due - time.monotonic()
         if rest > 0:

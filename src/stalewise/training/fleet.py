@@ -47,7 +47,9 @@ class Fleet:
         remote = ray.remote(GradientActor).options(
             num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=max(2, -(-workers // processes) + 1)
         )
-        self._actors = [remote.remote(study.workload.kind, study.batch_size) for _ in range(processes)]
+        self._steps = study.schedule.local_steps
+        how = (study.workload.kind, study.batch_size, self._steps, study.learning_rate)
+        self._actors = [remote.remote(*how) for _ in range(processes)]
         self._pending: dict[Any, _Pending] = {}
         self._doing: dict[int, Any] = {}
         self._done: deque[Outcome] = deque()
@@ -68,7 +70,7 @@ class Fleet:
         """Have ``worker`` compute another gradient from the parameters it has."""
         parameters, pulled = self._read[worker]
         batch = (seed, worker, self._index[worker])
-        self._index[worker] += 1
+        self._index[worker] += self._steps
         due = None if drawn is None else now + drawn
         reference = self.actor_of(worker).gradient.remote(parameters, batch, due)
         self._pending[reference] = _Pending(worker, pulled, now, drawn)

@@ -26,6 +26,22 @@ class AbstractNetwork(ABC):
     def gradient(self, parameters: Vector, batch: tuple[int, int, int], batch_size: int) -> tuple[Vector, float]:
         """Gradient, shape (size,), and loss of the batch named (seed, worker, index)."""
 
+    def local_gradient(
+        self, parameters: Vector, batch: tuple[int, int, int], batch_size: int, steps: int, learning_rate: float
+    ) -> Vector:
+        """What a worker sends after ``steps`` steps of SGD by itself, shape (size,): its move over -learning_rate.
+
+        Of one step that is the gradient. ``batch`` names the first step's samples, and the steps after it count on.
+        """
+        seed, worker, index = batch
+        if steps == 1:
+            return self.gradient(parameters, batch, batch_size)[0]
+        rate, here = np.float32(learning_rate), parameters
+        for step in range(steps):
+            gradient, _ = self.gradient(here, (seed, worker, index + step), batch_size)
+            here = np.asarray(here - rate * gradient, np.float32)
+        return (parameters - here) / rate
+
     @abstractmethod
     def loss(self, parameters: Vector) -> float:
         """Training loss on all of the data."""

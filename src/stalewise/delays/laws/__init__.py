@@ -4,6 +4,7 @@ from stalewise.delays.laws.base import AbstractContinuous, AbstractDelay, Consta
 from stalewise.delays.laws.heavy import Lognormal, Pareto, Weibull
 from stalewise.delays.laws.light import Exponential, Gamma, Normal, ShiftedExponential, Uniform
 from stalewise.delays.laws.mixtures import AbstractChoice, Hyperexponential, Mixture, Regimes
+from stalewise.delays.laws.repeats import repeated
 from stalewise.delays.laws.sampled import AbstractSampled, Empirical, Replay
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "Sum",
     "Uniform",
     "Weibull",
+    "repeated",
 ]
