@@ -6,10 +6,10 @@ READY  := $(VENV)/.ready
 RUN    := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format validate bench clean
+.PHONY: help install demo test lint format validate bench clean clean-cache
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 install: $(READY) ## create .venv with the pinned versions
 
@@ -45,6 +45,9 @@ validate: $(READY) ## tables of theory against simulation
 
 bench: $(READY) ## measured speed, answers checked
 	@$(BIN)/python benchmarks/events.py
+
+clean-cache: ## remove what numba compiled
+	find src tests -name '*.nbi' -delete -o -name '*.nbc' -delete
 
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs

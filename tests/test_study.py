@@ -251,7 +251,7 @@ def test_wrong_overrides_are_refused(override, message):
         ("schedule", "max_staleness", -1, r"schedule.max_staleness must be .*0 or more.*, got -1"),
         ("schedule", "max_staleness", 1.5, r"schedule.max_staleness must be a valid integer, got 1.5"),
         ("schedule", "batch_size", 0, r"schedule.batch_size must be .*1 or more.*, got 0"),
-        ("cluster", "workers", 10_001, r"cluster.workers must be .*, got 10001"),
+        ("cluster", "workers", 1_000_001, r"cluster.workers must be .*1,000,000 at most, got 1000001"),
         ("cluster", "service", "exponential(0)", r"cluster.service.*mean must be positive.*got 0"),
         ("cluster", "group", [{"count": 3}], r"cluster.* workers must be the sum of the groups' counts, 3, got 4"),
         ("cluster", "group", [{"count": 0}], r"cluster.group.0.count must be 1 or more"),

@@ -28,7 +28,7 @@ from stalewise.errors import InputError
 from stalewise.protocol import POLICIES, Rules, Server, parse_weight, rules_of
 
 LARGEST = 1e100  # so that squares and products of what a study holds stay finite
-MOST_WORKERS = 10_000
+MOST_WORKERS = 1_000_000
 
 
 def _within(least: float, most: float, words: str) -> BeforeValidator:

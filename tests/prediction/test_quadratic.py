@@ -43,6 +43,16 @@ def test_a_thousand_workers():
     assert predict(noisy).noise_floor == pytest.approx(sum(held) / len(held), rel=0.1)
 
 
+@pytest.mark.parametrize("law", ["exponential(1)", "gamma(1, 4)"])
+def test_as_many_workers_as_there_are(law):
+    """Learning rate x workers alone matters in the end: 60,000 workers are 15,000 at a quarter of it, to 1 in 1,000."""
+    few, many = (predict(quadratic(law, n, 0.4 / n, noise=0.01)) for n in (15_000, 60_000))
+    assert many.time_to_target.mean == pytest.approx(few.time_to_target.mean, rel=1e-3)
+    assert many.noise_floor == pytest.approx(few.noise_floor / 4, rel=2e-3)
+    seen = simulate(quadratic(law, 60_000, 0.4 / 60_000, noise=0.01), seeds=2, horizon=40.0)
+    assert many.time_to_target.mean == pytest.approx(seen.time_to_target.mean, rel=5e-3)
+
+
 @pytest.mark.parametrize("law", ["gamma(1, 0.01)", "lognormal(1, 10)"])
 def test_delays_of_many_scales(law):
     """No grid resolves them: staleness is counted in virtual time; the time to target within 20 % of simulation."""

@@ -34,9 +34,10 @@ def step_limit(arrivals: Arrivals) -> StepLimit:
     if len(law.pmf) == 1:
         return StepLimit(2.0, 2.0, "exact: nothing is stale")
     if arrivals.memoryless:
-        workers = round(law.mean) + 1
+        block = arrivals.block
+        workers = (round(law.mean) + 1) * block
         limit = memoryless_step_limit(workers)
-        return StepLimit(4.0 * workers - 2.0, limit, "exact: memoryless workers, closed moments")
+        return StepLimit(block * (4.0 * workers - 2.0), block * limit, "exact: memoryless workers, closed moments")
     if law.method == CONSTANT:
         limit = arrivals.block * constant_step_limit(round((law.mean + 0.5) * arrivals.block + 0.5))
         return StepLimit(limit, limit, "exact: constant delays")

@@ -14,8 +14,10 @@ from stalewise.planning.search import (
     guard,
     guard_sentence,
     many,
+    policies,
     rank,
     synchronous_sentence,
+    under,
 )
 from stalewise.prediction import predict_network, stiffest
 from stalewise.staleness import arrivals
@@ -102,12 +104,11 @@ def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -
     curvature, _ = stiffest(study)
     pilots = _Pilots(network, seed, say)
     picks: dict[str, _Trial] = {}
-    for policy in ["sync"] if held.policy == "sync" else ["async", "sync"]:
-        gradients = workers if policy == "sync" else 1
-        changes = {"policy": policy, "active_workers": workers}
-        if policy == "sync":
-            changes["max_staleness"] = None
-        base = study.with_schedule(**changes)
+    tried = policies(study)
+    own = tried[0]
+    for policy in tried:
+        base = under(study, policy, workers)
+        gradients = base.rules().group
         if held.learning_rate:
             picks[policy] = pilots.run(base, FINAL_SEEDS)
             continue
@@ -117,10 +118,8 @@ def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -
             ),
             first=1.0 / curvature,
         )
-    asynchronous = _mean(picks["async"]) if "async" in picks else math.inf
-    synchronous = _mean(picks["sync"])
-    stay = held.policy == "sync" or synchronous <= asynchronous
-    pick = picks["sync"] if "async" not in picks or (stay and held.policy is None) else picks["async"]
+    stay = own == "sync" or _mean(picks["sync"]) <= _mean(picks[own])
+    pick = picks["sync"] if stay and held.policy is None else picks[own]
     fewer = ""
     if pick.study.policy == "async" and not held.active_workers:
         pick, fewer = _fewer(pick, pilots, fixed=held.learning_rate is not None)
@@ -130,9 +129,9 @@ def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -
         bound = guard(arrivals(chosen, seed=seed), few)
         chosen = chosen.with_schedule(max_staleness=bound)
         reasons.append(guard_sentence(bound, few))
-    if "async" in picks:
-        means = [_mean(picks[policy]) for policy in ("async", "sync")]
-        reasons.append(synchronous_sentence(*means, tie=_overlap(picks["async"], picks["sync"])))
+    if own != "sync":
+        means = [_mean(picks[policy]) for policy in tried]
+        reasons.append(synchronous_sentence(*means, tie=_overlap(picks[own], picks["sync"])))
     reasons.append(
         f"The search ran {pilots.count} pilots of {SEEDS} repetitions ({FINAL_SEEDS} for the finalists) in virtual "
         f"time, which stand for {pilots.cost:.0f} gradients of the schedules they predict."

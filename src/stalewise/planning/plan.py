@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from stalewise import checks
+from stalewise.errors import InputError
 from stalewise.planning.networks import search_network
 from stalewise.planning.quadratics import search_quadratic
 from stalewise.planning.search import Found
 from stalewise.prediction import advise, predict
+from stalewise.protocol.rules import GROUPED
 from stalewise.simulation import simulate
 from stalewise.study import Study
 from stalewise.trajectory import Trajectory
@@ -65,6 +67,11 @@ def plan(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Pl
         The plan. If no schedule reaches the target it is still an answer: the closest one, and why.
     """
     checks.at_least("seed", seed, 0)
+    held = study.schedule
+    if held.policy is None and held.group > 1:
+        raise InputError(f"schedule.policy is missing: a group, got {held.group}, belongs to {', '.join(GROUPED)}")
+    if held.trigger > 0:
+        raise InputError(f"schedule.trigger cannot be planned for yet, got {held.trigger:g}; leave it out, or simulate")
     say = progress or (lambda _fraction, _message: None)
     search = search_quadratic if study.workload.is_quadratic else search_network
     found = search(study, seed, lambda share, message: say(0.6 * share, message))

@@ -15,10 +15,13 @@ from stalewise.planning.search import (
     guard_sentence,
     many,
     percent,
+    policies,
     rank,
     synchronous_sentence,
+    under,
 )
 from stalewise.prediction.quadratic import settling
+from stalewise.protocol.rules import ONE_EACH
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 
@@ -59,32 +62,30 @@ class _Tuned:
 
 
 def search_quadratic(study: Study, seed: int, say: Callable[[float, str], None]) -> Found:
-    """Tune every number of workers under both policies, then the staleness threshold of the best."""
+    """Tune every number of workers under the policy and in synchrony, then the staleness threshold of the best."""
     held = study.schedule
-    policies = [held.policy] if held.policy == "sync" else ["async", "sync"]
+    tried = policies(study)
+    own = tried[0]
     counts = [held.active_workers] if held.active_workers else _counts(study.cluster.workers)
-    tuned: dict[str, list[_Tuned]] = {policy: [] for policy in policies}
-    best = dict.fromkeys(policies, math.inf)
-    for done, (policy, workers) in enumerate((p, n) for p in policies for n in counts):
-        say(done / (len(policies) * len(counts)), f"{policy} with {many(workers)}")
-        changes = {"policy": policy, "active_workers": workers}
-        if policy == "sync":
-            changes["max_staleness"] = None
-        tuned[policy].append(_tune(study.with_schedule(**changes), seed, best[policy]))
+    counts = [n for n in counts if n >= held.group] if own in ONE_EACH else counts
+    tuned: dict[str, list[_Tuned]] = {policy: [] for policy in tried}
+    best = dict.fromkeys(tried, math.inf)
+    for done, (policy, workers) in enumerate((p, n) for p in tried for n in counts):
+        say(done / (len(tried) * len(counts)), f"{policy} with {many(workers)}")
+        tuned[policy].append(_tune(under(study, policy, workers), seed, best[policy]))
         best[policy] = min(best[policy], tuned[policy][-1].time)
     picks = {policy: _fewest(rows) for policy, rows in tuned.items()}
-    asynchronous = picks["async"].time if "async" in picks else math.inf
     synchronous = picks["sync"].time
-    stay = held.policy == "sync" or synchronous <= asynchronous
-    pick = picks["sync"] if "async" not in picks or (stay and held.policy is None) else picks["async"]
+    stay = own == "sync" or synchronous <= picks[own].time
+    pick = picks["sync"] if stay and held.policy is None else picks[own]
     reasons = [_headline(pick, tuned[pick.study.policy]), _learning_rate(pick, held.learning_rate is not None)]
     final = pick
     if pick.study.policy == "async" and held.max_staleness is None and pick.workers > 1:
         final, sentence = _threshold(pick, seed)
         reasons.append(sentence)
     reasons.append(_floor_sentence(final))
-    if "async" in picks:
-        reasons.append(synchronous_sentence(asynchronous, synchronous))
+    if own != "sync":
+        reasons.append(synchronous_sentence(picks[own].time, synchronous))
     others = [row.candidate() for rows in tuned.values() for row in rows if row is not pick]
     return Found(final.study, rank(others), reasons, stay)
 

@@ -48,6 +48,20 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
+def policies(study: Study) -> list[str]:
+    """The study's own policy, else fully asynchronous, and the synchronous one to beat."""
+    own = study.schedule.policy or "async"
+    return [own] if own == "sync" else [own, "sync"]
+
+
+def under(study: Study, policy: str, workers: int) -> Study:
+    """The study under one of its `policies`; what belongs to another one is taken out for the synchronous."""
+    changes: dict[str, Any] = {"policy": policy, "active_workers": workers}
+    if policy == "sync":
+        changes |= dict.fromkeys(("max_staleness", "on_stale", "group"))
+    return study.with_schedule(**changes)
+
+
 def guard(timing: Arrivals, workers: int) -> int:
     """A staleness threshold that fires on less than one gradient in ten thousand, and at twice N - 1 or more."""
     return max(timing.staleness.quantile(1.0 - RARE), 2 * (workers - 1), 1)

@@ -18,7 +18,7 @@ def advise(study: Study, answer: Trajectory, *, seed: int = 0) -> str | None:
         answer: A trajectory of it, from any engine.
         seed: Used where staleness is counted in virtual time.
     """
-    if answer.time_to_target.mean is not None and not answer.diverges:
+    if (answer.time_to_target.mean is not None and not answer.diverges) or study.schedule.trigger > 0:
         return None
     timing = arrivals(study, seed=seed)
     limit = learning_rate_at(step_limit(timing).mean_square, stiffest(study)[0], timing, study.schedule.local_steps)

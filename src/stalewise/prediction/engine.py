@@ -6,6 +6,7 @@ from stalewise import checks
 from stalewise.prediction.advice import advise
 from stalewise.prediction.pilot import predict_network
 from stalewise.prediction.quadratic import predict_quadratic
+from stalewise.simulation import simulate
 from stalewise.study import Study
 from stalewise.trajectory import Trajectory
 
@@ -31,6 +32,10 @@ def predict(study: Study, *, seed: int = 0, progress: Callable[[float, str], Non
         the mean-square limit; up to 25 % early for lognormal delays of CV 1 at 0.7 of the limit (docs/theory).
     """
     checks.at_least("seed", seed, 0)
+    if study.schedule.trigger > 0:
+        note = "no formula for a trigger, what is sent depends on the gradients: run in virtual time as it is"
+        answer = simulate(study, seed=seed, progress=progress)
+        return answer.model_copy(update={"engine": "predict"}).with_note(note)
     if study.workload.is_quadratic:
         answer = predict_quadratic(study, seed=seed)
     else:

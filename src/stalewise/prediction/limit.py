@@ -10,8 +10,9 @@ from stalewise.dynamics import StepLimit, learning_rate_at, step_limit
 from stalewise.landscape import curvature_at_start
 from stalewise.protocol.rules import ONE_EACH
 from stalewise.staleness import arrivals
-from stalewise.study import MOST_WORKERS, Study
+from stalewise.study import Study
 
+SEARCHED = 10_000  # workers up to which a limit is looked for, beyond those of the study
 CHARTED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
@@ -52,6 +53,9 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
     checks.at_least("seed", seed, 0)
     study = _with_policy(study)
     curvature, notes = stiffest(study)
+    if study.schedule.trigger > 0:
+        study = study.with_schedule(trigger=0.0)
+        notes.append("this is the limit with every gradient sent; a trigger keeps small ones back")
     found = rates_of(study, study.active_workers, seed)
     rates: dict[str, float | None] = {"mean": found.mean / curvature, "mean_square": found.mean_square / curvature}
     workers: dict[str, int | None] = {"mean": None, "mean_square": None}
@@ -105,7 +109,7 @@ def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
         ``workers``, ``mean`` and ``mean_square`` (learning rates; equal lengths), ``point`` {workers, learning_rate},
         ``curvature`` and a ``note``.
     """
-    study = _with_policy(study)
+    study = _with_policy(study).with_schedule(trigger=0.0)
     curvature, notes = stiffest(study)
     top = study.cluster.workers if study.cluster.group is not None else max(2 * study.cluster.workers, 16)
     fewest = study.schedule.group if study.schedule.policy in ONE_EACH else 1
@@ -125,7 +129,7 @@ def _most_that_may_be(study: Study) -> int:
     """How far to look for a limit of the workers: unlike ones are as many as there are."""
     if study.cluster.group is not None:
         return study.cluster.workers
-    return min(max(4 * study.cluster.workers, 64), MOST_WORKERS)
+    return min(max(4 * study.cluster.workers, 64), max(study.cluster.workers, SEARCHED))
 
 
 def _with_policy(study: Study) -> Study:

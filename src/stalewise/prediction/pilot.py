@@ -16,6 +16,7 @@ import numpy as np
 from stalewise.delays import AbstractDelay, Constant, Mixture, Regimes, Replay, Sum
 from stalewise.dynamics import step_limit
 from stalewise.landscape import curvature_at_start
+from stalewise.protocol import Rules, rules_of
 from stalewise.simulation import simulate_network
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
@@ -54,14 +55,14 @@ def make_pilot(study: Study, timing: Arrivals, few: int | None = None) -> Pilot:
     A synchronous step averages N gradients of B samples: one worker with a batch of N B is the same in law, and a
     step takes what the longest of N delays takes on average. An asynchronous pilot of a replayed trace replays every
     N/few-th worker by speed. Where a threshold really drops gradients, which ones depends on the number of workers:
-    then nothing smaller than the study itself stands in for it.
+    then nothing smaller than the study itself stands in for it; nor for other policies, unlike workers or a link.
     """
     workers, batch = study.active_workers, study.batch_size
-    if study.policy == "sync":
+    if study.policy == "sync" and _scales(study):
         alone = study.with_schedule(active_workers=1, batch_size=batch * workers).with_delay(Constant(1.0))
         return Pilot(alone, seconds=1.0 / timing.rate, updates=1.0)
     few = few or pilot_workers(workers)
-    if few >= workers or timing.acceptance < HARMLESS:
+    if few >= workers or timing.acceptance < HARMLESS or not _scales(study):
         return Pilot(study, seconds=1.0, updates=1.0)
     ratio = workers / few
     shorter = (1.0 - 0.5 / workers) / (1.0 - 0.5 / few)
@@ -82,6 +83,8 @@ def fewest_workers(study: Study, timing: Arrivals) -> int:
     below half of that limit at the curvature of the start.
     """
     workers, few = study.active_workers, pilot_workers(study.active_workers)
+    if not _scales(study):
+        return workers
     while few < workers:
         smaller = make_pilot(study, timing, few).study
         own = few * step_limit(arrivals(smaller)).mean_square
@@ -91,6 +94,14 @@ def fewest_workers(study: Study, timing: Arrivals) -> int:
             break
         few = min(2 * few, workers)
     return few
+
+
+def _scales(study: Study) -> bool:
+    """Whether a smaller fleet is known to behave like this one."""
+    schedule, rules = study.schedule, study.rules()
+    plain = rules in (rules_of("sync", study.active_workers), Rules(max_staleness=rules.max_staleness))
+    alike = study.workers().law is not None and study.cluster.service_law().mean == 0
+    return plain and alike and schedule.local_steps == 1 and schedule.delay_compensation == 0
 
 
 def _every_nth(delay: AbstractDelay, workers: int, few: int) -> AbstractDelay:
@@ -118,7 +129,7 @@ def predict_network(
     """
     network = network or load_network(study.workload.kind)
     timing = arrivals(study, seed=seed)
-    few = 1 if study.policy == "sync" else fewest_workers(study, timing)
+    few = 1 if study.policy == "sync" and _scales(study) else fewest_workers(study, timing)
     failed, spent = [], 0.0
     while True:
         pilot = make_pilot(study, timing, few)
@@ -152,7 +163,7 @@ def predict_network(
         loss_low=run.loss_low,
         loss_high=run.loss_high,
         update_rate=timing.rate,
-        staleness=StalenessSummary.from_counts(timing.staleness.pmf),
+        staleness=StalenessSummary.from_counts(timing.observed.pmf),
         delay=DelaySummary(mean=timing.delay_mean, cv=timing.delay_cv),
         gradients=Gradients(
             computed=applied + dropped + study.active_workers,

@@ -77,6 +77,12 @@ def is_exponential(delay: AbstractDelay) -> bool:
     return isinstance(delay, ShiftedExponential) and delay.shift == 0
 
 
+def memoryless_law(workers: int) -> StalenessLaw:
+    """Geometric: N workers with exponential delays."""
+    pmf = (1 - 1 / workers) ** np.arange(math.ceil(40 * workers)) / workers
+    return StalenessLaw(pmf / pmf.sum(), "exact: memoryless workers")
+
+
 @functools.lru_cache(maxsize=256)
 def staleness_law(delay: AbstractDelay, workers: int) -> StalenessLaw:
     r"""Staleness of fully asynchronous SGD with independent, equal workers, none dropped.
@@ -94,9 +100,7 @@ def staleness_law(delay: AbstractDelay, workers: int) -> StalenessLaw:
     if workers == 1 or delay.cv < 1e-9:
         return StalenessLaw(_point(workers - 1), CONSTANT)
     if is_exponential(delay):
-        length = math.ceil(40 * workers)
-        pmf = (1 - 1 / workers) ** np.arange(length) / workers
-        return StalenessLaw(pmf / pmf.sum(), "exact: memoryless workers")
+        return memoryless_law(workers)
     step, weights = lattice(delay)
     counts = equilibrium_counts(step, weights)
     weights, counts = _thinned(weights, counts, workers - 1)

@@ -9,11 +9,12 @@ from stalewise import checks
 from stalewise.delays import AbstractDelay, Cost, DelayFit, Exponential, Replay
 from stalewise.staleness.arrivals import arrivals
 from stalewise.staleness.law import StalenessLaw, staleness_law
-from stalewise.study import MOST_WORKERS, Study, make_study
+from stalewise.study import Study, make_study
 from stalewise.traces import Trace
 
 Array = NDArray[np.float64]
 MODELS = ("replay", "independent", "per_worker", "identical", "fitted", "memoryless")
+MOST_WORKERS = 10_000
 _LEAST_DRAWS = 4000  # of each worker, and 1,000,000 of all of them together
 
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from stalewise.errors import InputError
 from stalewise.protocol import Weight
-from stalewise.staleness.law import StalenessLaw
+from stalewise.staleness.law import StalenessLaw, memoryless_law
 
 Array = NDArray[np.float64]
+MEMORYLESS = 10_000  # workers from twice which on memoryless ones are counted in blocks
 BLOCKED = 200  # mean staleness from twice which on ages are counted in blocks
 
 
@@ -88,14 +89,19 @@ class Arrivals:
 
         Ages are then 200 to 400 blocks on average. Limits of h for gamma(4) delays move by 0.2 % at 1,000 workers;
         laws with density at age 0 err low (exponential ages 3 % at 1,000 workers, but there closed forms are used).
+
+        N memoryless workers count as the 10,000 to 20,000 that make blocks of whole updates: to first order only h N
+        matters, the rest is within (h N)^2/20,000 of noise and times. Their limit stays that of N.
         """
-        block = int(self.staleness.mean // BLOCKED)
-        if self.memoryless or block < 2:
+        workers = self.staleness.mean + 1.0
+        block = int(workers // MEMORYLESS if self.memoryless else self.staleness.mean // BLOCKED)
+        if block < 2:
             return self
 
         def counts(time: Array) -> tuple[Array, Array]:
             mean, variance = self.counts(time)
             return mean / block, variance / block**2
 
-        staleness = self.staleness.in_blocks(block)
+        fewer = round(workers / block)
+        staleness = memoryless_law(fewer) if self.memoryless else self.staleness.in_blocks(block)
         return replace(self, rate=self.rate / block, staleness=staleness, counts=counts, block=block)
