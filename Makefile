@@ -43,8 +43,10 @@ validate: $(READY) ## tables of theory against simulation
 	@$(BIN)/python validation/replay.py
 	@$(BIN)/python validation/delays.py
 
-bench: $(READY) ## measured speed, answers checked
+bench: $(READY) ## measured speed beside peers, answers checked
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python benchmarks/events.py
+	@$(BIN)/python benchmarks/readers.py 1000000
 
 clean-cache: ## remove what numba compiled
 	find src tests -name '*.nbi' -delete -o -name '*.nbc' -delete
