@@ -113,6 +113,8 @@ def test_server_follows_the_policy():
         ({"policy": "ssp", "max_staleness": 2, "on_stale": "wait"}, r"on_stale must be one of drop under policy 'ssp'"),
         ({"policy": "ringmaster", "max_staleness": 2, "on_stale": "admit"}, r"on_stale must be one of drop, cancel"),
         ({"trigger": 0.1}, r"trigger belongs to policy 'event-triggered', got 0.1 under 'async'"),
+        ({"policy": "asinc"}, r"schedule.policy must be 'async', .* or 'producer-consumer', got 'asinc'"),
+        ({"delay_compensation": 2.0}, r"schedule.delay_compensation is for networks: .* got 2"),
         ({"on_stale": "hurry"}, r"schedule.on_stale must be 'drop', 'wait', 'admit' or 'cancel', got 'hurry'"),
     ],
 )

@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from stalewise.delays import AbstractDelay, Workers, files_of, parse_delay, rename_files, repeated
 from stalewise.errors import InputError
-from stalewise.protocol import POLICIES, Rules, Server, parse_weight, rules_of
+from stalewise.protocol import ON_STALE, POLICIES, Rules, Server, parse_weight, rules_of
 
 LARGEST = 1e100  # so that squares and products of what a study holds stay finite
 MOST_WORKERS = 1_000_000
@@ -44,16 +44,16 @@ def _within(least: float, most: float, words: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _only(default: Any) -> AfterValidator:
-    """Refuse all but the default of what is to come."""
+def _one_of(names: Sequence[str]) -> BeforeValidator:
+    """Refuse all but these names."""
 
     def check(value: Any) -> Any:
-        if value != default:
-            words = {"default": repr(default)}
-            raise PydanticCustomError("unsupported", "other than {default} is not supported yet", words)
+        if value not in names:
+            *most, last = (repr(name) for name in names)
+            raise PydanticCustomError("name", "must be {names}", {"names": f"{', '.join(most)} or {last}"})
         return value
 
-    return AfterValidator(check)
+    return BeforeValidator(check)
 
 
 Finite = Annotated[float, _within(-LARGEST, LARGEST, f"finite, of size {LARGEST:g} at most")]
@@ -219,28 +219,13 @@ class Cluster(_Section):
 class Schedule(_Section):
     """How it is trained. What is left out, `plan` chooses; `predict`, `simulate` and `train` need a learning rate."""
 
-    policy: (
-        Literal[
-            "async",
-            "sync",
-            "k-sync",
-            "k-batch-sync",
-            "k-async",
-            "k-batch-async",
-            "ssp",
-            "rennala",
-            "ringmaster",
-            "event-triggered",
-            "producer-consumer",
-        ]
-        | None
-    ) = None
+    policy: Annotated[str, _one_of(POLICIES)] | None = None
     active_workers: Count | None = None
     learning_rate: Positive | None = None
     max_staleness: Annotated[int, _within(0, 1 << 31, "0 or more")] | None = Field(
         default=None, description="in updates"
     )
-    on_stale: Literal["drop", "wait", "admit", "cancel"] = "drop"
+    on_stale: Annotated[str, _one_of(ON_STALE)] = ON_STALE[0]
     group: Count = Field(default=1, description="K, gradients averaged in one step, for the policies that have one")
     staleness_weight: str = Field(
         default="constant", description="what a stale gradient is multiplied by, such as polynomial(0.5)"
@@ -283,11 +268,16 @@ class Study(_Section):
     target: Target
 
     @model_validator(mode="after")
-    def _enough_workers(self) -> "Study":
+    def _consistent(self) -> "Study":
         active = self.schedule.active_workers
         if active is not None and active > self.cluster.workers:
             raise ValueError(
                 f"schedule.active_workers must be at most cluster.workers = {self.cluster.workers}, got {active}"
+            )
+        if self.workload.is_quadratic and self.schedule.delay_compensation > 0:
+            raise ValueError(
+                "schedule.delay_compensation is for networks: it approximates the curvature that a quadratic states; "
+                f"got {self.schedule.delay_compensation:g}"
             )
         if self.schedule.policy in ("k-sync", "k-async") and self.schedule.group > self.active_workers:
             raise ValueError(
