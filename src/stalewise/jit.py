@@ -1,8 +1,8 @@
 """How loops over events are compiled: without reference counting.
 
 numba counts a reference whenever an array is handed to a function or given another name, with an atomic instruction
-each time. In a loop of 20 ns that costs five times the work itself (`benchmarks/events.py`), so here it is off:
-such functions cannot allocate, their caller hands them all the room they need and keeps it alive.
+each time, which is more than the work of an event itself. So here it is off: such functions cannot allocate, their
+caller hands them all the room they need and keeps it alive.
 """
 
 from typing import Any

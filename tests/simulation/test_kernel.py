@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from stalewise.protocol import POLICIES, Deliveries, Drop, Expire, Start, Step, Unsent
 from stalewise.protocol.rules import BOUNDED, GROUPED, KEPT_BY, NEEDS_BOUND, ON_STALE, ONE_EACH
-from stalewise.simulation.kernel import DROP, HOLD, STEP, UNSENT, Problem, Records, run
+from stalewise.simulation.events import DROP, HOLD, STEP, UNSENT
+from stalewise.simulation.kernel import Problem, Records, run
 from stalewise.simulation.loop import TRAINER, VirtualCluster
 from stalewise.simulation.quadratic import FATES, fleet_of
 from stalewise.study import make_study

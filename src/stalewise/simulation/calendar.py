@@ -23,11 +23,7 @@ WORKER = np.dtype(
         ("read_at", "f8"),  # when its parameters were read [s]
         ("order", "i8"),  # number of its start; ties in time go by it
         ("version", "i8"),  # updates made when its parameters were read
-        ("clock", "i8"),  # gradients delivered
         ("next", "i4"),  # in the same day, -1 for the last; -2 if it stands in a heap
-        ("previous", "i4"),  # in the same day, -1 for the first
-        ("older", "i4"),  # in flight, by start: a ring closed by the record after the last worker
-        ("newer", "i4"),
         ("stage", "i4"),  # 0 at work, 1 on the shared link
     ],
     align=True,
@@ -46,23 +42,26 @@ class Calendar(NamedTuple):
 
     ``days`` heads of lists, a power of two; ``near`` and ``far`` heaps, twice as long as there are workers, since
     they may hold events that no longer count; ``state`` today, and how many hang in the ring and stand in the heaps.
+    ``previous``, of each worker in its day, -1 for the first, is kept only for who may be cancelled.
     """
 
     days: NDArray[np.int32]
+    previous: NDArray[np.int32]
     near: NDArray
     far: NDArray
     state: NDArray[np.int64]
     per_second: float
 
 
-def new_calendar(workers: int, mean_cycle: float) -> Calendar:
+def new_calendar(workers: int, mean_cycle: float, cancellable: bool) -> Calendar:
     """An empty calendar for workers of this mean cycle [s]; another cycle only makes it slower."""
     per_second = workers / (_EVENTS_A_DAY * mean_cycle)
     days = 1 << int(np.ceil(np.log2(max(_CYCLES * per_second * mean_cycle, 2.0))))
     near, far = np.zeros(2 * workers + 2, _EVENT), np.zeros(2 * workers + 2, _EVENT)
     state = np.zeros(4, np.int64)
     state[_TODAY] = -1
-    return Calendar(np.full(days, -1, np.int32), near, far, state, per_second)
+    previous = np.empty(workers if cancellable else 0, np.int32)
+    return Calendar(np.full(days, -1, np.int32), previous, near, far, state, per_second)
 
 
 @inlined
@@ -141,9 +140,9 @@ def push(calendar, fleet, worker, cancellable):  # pragma: no cover
         head = calendar.days[place]
         fleet[worker].next = head
         if cancellable:
-            fleet[worker].previous = -1
+            calendar.previous[worker] = -1
             if head >= 0:
-                fleet[head].previous = worker
+                calendar.previous[head] = worker
         calendar.days[place] = worker
         state[_RING] += 1
     else:
@@ -218,10 +217,11 @@ def cancel(calendar, fleet, worker):  # pragma: no cover
     """Take ``worker``'s gradient out before it arrives; its order becomes -1."""
     record = fleet[worker]
     if record.next != _IN_HEAP:
+        previous = calendar.previous[worker]
         if record.next >= 0:
-            fleet[record.next].previous = record.previous
-        if record.previous >= 0:
-            fleet[record.previous].next = record.next
+            calendar.previous[record.next] = previous
+        if previous >= 0:
+            fleet[previous].next = record.next
         else:
             calendar.days[_day(calendar, record.due) & (len(calendar.days) - 1)] = record.next
         calendar.state[_RING] -= 1
