@@ -1,10 +1,12 @@
 """How it converges: delay equation and delayed recursion; roots, limits, moments."""
 
 from stalewise.dynamics.characteristic import Root, gain_limit, rightmost_root
+from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
 from stalewise.dynamics.limits import (
     StepLimit,
     constant_step_limit,
     decay_rate,
+    jitter_weight,
     learning_rate_at,
     memoryless_step_limit,
     stationary_variance,
@@ -13,12 +15,16 @@ from stalewise.dynamics.limits import (
 from stalewise.dynamics.recursion import decay_per_update, memoryless_second_moment, transient
 
 __all__ = [
+    "Dispersion",
     "Root",
     "StepLimit",
     "constant_step_limit",
+    "decay_along",
     "decay_per_update",
     "decay_rate",
+    "dispersion",
     "gain_limit",
+    "jitter_weight",
     "learning_rate_at",
     "memoryless_second_moment",
     "memoryless_step_limit",

@@ -8,6 +8,7 @@ import functools
 import math
 from dataclasses import dataclass
 
+from stalewise.dynamics.counted import dispersion
 from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, variance_factor
 from stalewise.staleness import CONSTANT, Arrivals
 
@@ -42,10 +43,22 @@ def step_limit(arrivals: Arrivals) -> StepLimit:
         limit = arrivals.block * constant_step_limit(round((law.mean + 0.5) * arrivals.block + 0.5))
         return StepLimit(limit, limit, "exact: constant delays")
     coarse = arrivals.coarse
-    mean = mean_step_limit(coarse.staleness)
+    mean, block = mean_step_limit(coarse.staleness), coarse.block / arrivals.block
+    found = dispersion(coarse)
+    if found is not None:
+        method = f"growth of the second moment along a run in virtual time, standard error {100 * found.error:.1g} %"
+        return StepLimit(max(mean, found.limit) / block, found.limit / block, method)
     square = mean_square_step_limit(coarse.staleness, mean, weight=1.0 / coarse.block)
-    block = coarse.block / arrivals.block
     return StepLimit(mean / block, square / block, "index equation, independent staleness (conservative)")
+
+
+def jitter_weight(step: float, arrivals: Arrivals) -> float:
+    r"""Share of the staleness jitter that acts as independent noise on a mode of this h, see `variance_factor`.
+
+    As measured along the path of the arrivals, if they have one; else the heuristic :math:`c^2/(1+c^2)`.
+    """
+    found = dispersion(arrivals)
+    return arrivals.dispersion_weight if found is None else found.weight(step)
 
 
 def learning_rate_at(step: float, curvature: float, arrivals: Arrivals, local_steps: int = 1) -> float:
@@ -90,7 +103,9 @@ def stationary_variance(step: float, noise: float, arrivals: Arrivals, *, weight
     if arrivals.memoryless:
         alpha = step * (round(arrivals.staleness.mean) + 1)
         return noise * (1.0 + alpha) / (step * (2.0 - step * (alpha - 1.0)))
-    return noise * variance_factor(step, arrivals.staleness, arrivals.dispersion_weight if weight is None else weight)
+    return noise * variance_factor(
+        step, arrivals.staleness, jitter_weight(step, arrivals) if weight is None else weight
+    )
 
 
 def decay_rate(step: float, arrivals: Arrivals) -> float | None:

@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.dynamics import (
+    decay_along,
     decay_rate,
+    dispersion,
+    jitter_weight,
     learning_rate_at,
     memoryless_second_moment,
     stationary_variance,
@@ -22,6 +25,7 @@ Array = NDArray[np.float64]
 POINTS = 800
 MOST_UPDATES = 1 << 21  # solved one by one
 SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials
+ALONG = 0.25  # of the limit, from where on a mode's second moment is followed along a recorded path
 POISSON_NOTED = 256  # workers up to which the note on Poisson arrivals is worth its time, half a second at most
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -51,6 +55,9 @@ def modes_of(study: Study, timing: Arrivals) -> Modes:
     curvature, which = np.unique(eigenvalues, return_inverse=True)
     pull, noisier = study.pull(curvature)
     scale = study.learning_rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block * timing.weight_square
+    measured = dispersion(timing)
+    if measured is not None:
+        scale *= measured.noise
     step = study.learning_rate * pull * timing.block * timing.weight_mean
     noise = np.asarray(np.bincount(which, variance) * scale * noisier, np.float64)
     return Modes(curvature, step, noise, np.asarray(np.bincount(which, start**2), np.float64))
@@ -156,7 +163,9 @@ class _Curve:
     loss: Array
 
 
-def _curve(study: Study, timing: Arrivals, modes: Modes, floor: float, weights: list[float], longest: float) -> _Curve:
+def _curve(
+    study: Study, timing: Arrivals, modes: Modes, floor: float, weights: list[float | None], longest: float
+) -> _Curve:
     target = study.target.loss
     reachable = floor < target
     memory = len(timing.staleness.pmf)
@@ -187,10 +196,10 @@ def _curve(study: Study, timing: Arrivals, modes: Modes, floor: float, weights: 
     return _Curve(time, np.minimum(mean, index[-1]), loss)
 
 
-def _weights(timing: Arrivals) -> list[float]:
-    """Estimate, then none and all of the staleness jitter as noise; one entry where the moments are exact."""
+def _weights(timing: Arrivals) -> list[float | None]:
+    """Estimate (None), then none and all of the staleness jitter as noise; one entry where it is exact or measured."""
     exact = timing.memoryless or timing.delay_cv < 1e-9 or len(timing.staleness.pmf) == 1
-    return [timing.dispersion_weight] if exact else [timing.dispersion_weight, 0.0, 1.0 / timing.block]
+    return [None] if exact or dispersion(timing) is not None else [None, 0.0, 1.0 / timing.block]
 
 
 @dataclass(frozen=True)
@@ -223,7 +232,7 @@ class _Tail:
         return self.level + self.excess * np.exp(-(self.rate if math.isfinite(self.rate) else 0.0) * further)
 
 
-def _solve(modes: Modes, timing: Arrivals, weight: float, updates: int) -> tuple[Array, list[_Tail]]:
+def _solve(modes: Modes, timing: Arrivals, weight: float | None, updates: int) -> tuple[Array, list[_Tail]]:
     """Mean loss after 0, 1, ..., ``updates`` updates, and how each mode goes on from there."""
     total, tails = np.zeros(updates + 1), []
     workers = round(timing.staleness.mean) + 1
@@ -231,12 +240,24 @@ def _solve(modes: Modes, timing: Arrivals, weight: float, updates: int) -> tuple
         if timing.memoryless:
             second = memoryless_second_moment(h, noise, math.sqrt(square), workers, updates)
         else:
-            second = transient(h, noise, math.sqrt(square), timing.staleness, weight, updates).second
+            second = _second_moment(h, noise, square, timing, weight, updates)
         loss = 0.5 * curvature * second
         level = 0.5 * curvature * stationary_variance(h, noise, timing, weight=weight) if noise > 0 else 0.0
         tails.append(_Tail.of(loss, level))
         total += loss
     return total, tails
+
+
+def _second_moment(
+    h: float, noise: float, square: float, timing: Arrivals, weight: float | None, updates: int
+) -> Array:
+    """Of one mode, along the path of the arrivals where it is measured and much depends on it."""
+    measured = dispersion(timing) if weight is None else None
+    share = jitter_weight(h, timing) if weight is None else weight
+    start = math.sqrt(square)
+    if measured is None or h < ALONG * measured.limit or h >= measured.limit:
+        return transient(h, noise, start, timing.staleness, share, updates).second
+    return transient(h, noise, 0.0, timing.staleness, share, updates).second + square * decay_along(h, timing, updates)
 
 
 def _continue(index: Array, table: Array, tails: list[list[_Tail]], longest: float) -> tuple[Array, Array]:

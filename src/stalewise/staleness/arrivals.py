@@ -2,7 +2,7 @@ r"""How updates arrive and how old their gradients are: everything about time th
 
 import functools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stalewise.delays import AbstractDelay, Workers
 from stalewise.protocol import Rules
 from stalewise.protocol.rules import ADMIT, CANCEL, DROP, WAIT
+from stalewise.simulation.paths import recorded_path
 from stalewise.staleness.bounds import bounded
 from stalewise.staleness.clusters import cluster_staleness
 from stalewise.staleness.groups import in_groups, waiting_rounds
@@ -22,6 +23,9 @@ from stalewise.study import Study
 
 Array = NDArray[np.float64]
 NEVER = 1e-4  # share of gradients beyond a bound that may be neglected
+PATH, PATH_CYCLES = 1_000_000, 2_000  # gradients recorded, and cycles if that is more
+DISPERSED = 0.75  # coefficient of variation from which on twice as many are, moments growing by rare events
+LONGEST_PATH = 2_000  # mean staleness up to which paths are recorded
 
 
 def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
@@ -50,13 +54,43 @@ def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
     `validation/policies.py`.
     """
     rules = study.rules()
+    if rules.trigger > 0.0:
+        return measured(study, seed)
+    return _answered(
+        _Question(study.policy, study.workers(), rules, study.cluster.service_law(), study.cluster.start, seed, study)
+    )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What arrivals depend on, and a study that asks for it."""
+
+    policy: str
+    workers: Workers
+    rules: Rules
+    service: AbstractDelay
+    start: str
+    seed: int
+    study: Study = field(compare=False)
+
+
+@functools.lru_cache(maxsize=256)
+def _answered(question: _Question) -> Arrivals:
+    study, rules = question.study, question.rules
     found = None if _needs_counting(study, rules) else _by_formula(study, rules)
-    return (measured(study, seed) if found is None else found).weighted(rules.weight)
+    found = (measured(study, question.seed) if found is None else found).weighted(rules.weight)
+    fixed = found.memoryless or found.delay_cv < 1e-9 or len(found.staleness.pmf) == 1
+    if fixed or rules.trains or found.staleness.mean > LONGEST_PATH:
+        return found
+    least = PATH if found.delay_cv < DISPERSED else 2 * PATH
+    gradients = round(max(least, PATH_CYCLES * (found.staleness.mean + 1.0) * found.gradients_a_step))
+    rate = found.rate * found.gradients_a_step
+    return replace(found, path=lambda: recorded_path(study, gradients, found.acceptance, rate, seed=question.seed))
 
 
 def _needs_counting(study: Study, rules: Rules) -> bool:
     formulas = all(has_formula(law) for _, law in study.workers().groups)
-    return rules.trigger > 0.0 or rules.trains or study.cluster.service_law().mean > 0 or not formulas
+    return rules.trains or study.cluster.service_law().mean > 0 or not formulas
 
 
 def _by_formula(study: Study, rules: Rules) -> Arrivals | None:

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from stalewise.errors import InputError
 from stalewise.protocol import Weight
+from stalewise.simulation.paths import Path
 from stalewise.staleness.law import StalenessLaw, memoryless_law
 
 Array = NDArray[np.float64]
+UNWEIGHTED = Weight()
 MEMORYLESS = 10_000  # workers from twice which on memoryless ones are counted in blocks
 BLOCKED = 200  # mean staleness from twice which on ages are counted in blocks
 
@@ -32,6 +34,9 @@ class Arrivals:
         block: Updates that are counted as one, see `coarse`.
         weight_mean, weight_square: Mean and mean square of the gradients' weights (`stalewise.protocol.Weight`).
         unweighted: Law of the staleness, each gradient counted once; None if that is ``staleness``.
+        weight: What a gradient is multiplied by.
+        path: Runs the schedule in virtual time and says who was applied when, for what depends on how staleness hangs
+            together; None where nothing does, or it is not recorded.
     """
 
     rate: float
@@ -47,6 +52,8 @@ class Arrivals:
     weight_mean: float = 1.0
     weight_square: float = 1.0
     unweighted: StalenessLaw | None = None
+    weight: Weight = UNWEIGHTED
+    path: Callable[[], Path] | None = None
 
     @property
     def observed(self) -> StalenessLaw:
@@ -59,7 +66,7 @@ class Arrivals:
         To first order a mode of curvature lambda then sees a learning rate eta E[w] and ages of the law
         :math:`p_k w_k / E[w]`: both are exact for the mean, given that ages are independent of what is learnt.
         """
-        if weight == Weight():
+        if weight == UNWEIGHTED:
             return self
         law = self.staleness
         weights = weight.of(np.arange(len(law.pmf)))
@@ -73,6 +80,7 @@ class Arrivals:
             weight_mean=mean,
             weight_square=float(law.pmf @ weights**2),
             memoryless=False,
+            weight=weight,
         )
 
     @property
