@@ -17,7 +17,7 @@ from stalewise.staleness.groups import in_groups, waiting_rounds
 from stalewise.staleness.law import StalenessLaw, has_formula, is_exponential, staleness_law
 from stalewise.staleness.measured import measured
 from stalewise.staleness.renewal import count_moments
-from stalewise.staleness.rounds import kth_gradient, kth_of
+from stalewise.staleness.rounds import kth_gradient, kth_left, kth_of
 from stalewise.staleness.timing import Arrivals
 from stalewise.study import Study
 
@@ -135,9 +135,9 @@ def _unlike(workers: Workers, together: bool) -> Arrivals:
 
 def _formula(policy: str, delay: AbstractDelay, workers: int, rules: Rules, together: bool) -> Arrivals | None:
     if rules.flushes:
-        return _flushed(policy, delay, workers, rules.group)
+        return _flushed(policy, delay, workers, rules.group, together)
     if policy == "rennala":
-        return _rennala(delay, workers, rules.group)
+        return _rennala(delay, workers, rules.group, together)
     if rules.lead is not None:
         return _limited_lead(delay, workers, rules.lead, together)
     if rules.idles:
@@ -157,7 +157,7 @@ def _with_bound(delay: AbstractDelay, workers: int, rules: Rules, together: bool
     if rules.group > 1 or rules.idles:
         return None
     if bound == 0 and rules.on_stale == WAIT:
-        return _flushed("sync", delay, workers, workers)
+        return _flushed("sync", delay, workers, workers, together)
     if bound == 0 and rules.on_stale == ADMIT:
         return _asynchronous(delay, 1, 1, together)
     if rules.on_stale not in (DROP, CANCEL):
@@ -179,26 +179,28 @@ def _bound_holds(delay: AbstractDelay, workers: int, rules: Rules, acceptance: f
 
 
 @functools.lru_cache(maxsize=256)
-def _flushed(policy: str, delay: AbstractDelay, workers: int, group: int) -> Arrivals:
+def _flushed(policy: str, delay: AbstractDelay, workers: int, group: int, together: bool) -> Arrivals:
     """Rounds that all workers begin together: renewal in steps."""
     if policy == "k-batch-sync":
         mean, variance = kth_gradient(delay, workers, group)
-        acceptance = group / (group + workers - 1)
+        acceptance, first = group / (group + workers - 1), group * delay.mean / workers
     else:
         mean, variance = kth_of(delay, workers, group)
-        acceptance = group / workers
-    return _rounds(mean, variance, group, StalenessLaw(np.ones(1), "exact: synchronous"), acceptance)
+        acceptance, first = group / workers, mean if together else kth_left(delay, workers, group)
+    law = StalenessLaw(np.ones(1), "exact: synchronous")
+    return _rounds(mean, variance, group, law, acceptance, first=mean if together else first)
 
 
 @functools.lru_cache(maxsize=256)
-def _rennala(delay: AbstractDelay, workers: int, group: int) -> Arrivals | None:
+def _rennala(delay: AbstractDelay, workers: int, group: int, together: bool) -> Arrivals | None:
     """Every step finds N - 1 gradients under way, which are useless, and takes S new ones."""
     exact = workers == 1 or is_exponential(delay) or delay.cv < 1e-12
     if not exact and (workers + 2 * group < 32 or 4 * group < workers):
         return None
     mean, variance = kth_gradient(delay, workers, group, stale_first=True)
     law = StalenessLaw(np.ones(1), "exact: none but the newest version is applied")
-    return _rounds(mean, variance, group, law, group * delay.mean / (workers * mean))
+    first = kth_gradient(delay, workers, group)[0] if together else group * delay.mean / workers
+    return _rounds(mean, variance, group, law, group * delay.mean / (workers * mean), first=first)
 
 
 def _limited_lead(delay: AbstractDelay, workers: int, lead: int, together: bool) -> Arrivals | None:
@@ -217,7 +219,7 @@ def _limited_lead(delay: AbstractDelay, workers: int, lead: int, together: bool)
 def _waiting(delay: AbstractDelay, workers: int, group: int, together: bool) -> Arrivals | None:
     """K-async: who contributed waits for the step."""
     if group == workers:
-        return _flushed("sync", delay, workers, workers)
+        return _flushed("sync", delay, workers, workers, together)
     if group == 1:
         return _asynchronous(delay, workers, 1, together)
     constant = delay.cv < 1e-12
@@ -260,14 +262,17 @@ def _asynchronous(delay: AbstractDelay, workers: int, group: int, together: bool
     )
 
 
-def _rounds(mean: float, variance: float, group: int, law: StalenessLaw, acceptance: float) -> Arrivals:
-    """Steps at the end of independent rounds [s], [s^2] that all see the same age."""
+def _rounds(
+    mean: float, variance: float, group: int, law: StalenessLaw, acceptance: float, *, first: float | None = None
+) -> Arrivals:
+    """Steps at the end of independent rounds [s], [s^2] that all see the same age; of the first one, its mean [s]."""
     square = variance / mean**2
+    first = mean if first is None else first
 
     def counts(time: Array) -> tuple[Array, Array]:
         if square < 1e-18:
-            return np.floor(time / mean * (1 + 1e-12)), np.zeros_like(time)
-        steps = np.maximum(time / mean - 0.5 * (1.0 - square), 0.0)
+            return np.floor(np.maximum(1.0 + (time - first) / mean * (1 + 1e-12), 0.0)), np.zeros_like(time)
+        steps = np.maximum((time - first) / mean + 0.5 * (1.0 + square), 0.0)
         return steps, square * steps
 
     return Arrivals(

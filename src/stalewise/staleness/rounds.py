@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import integrate, special
 
-from stalewise.delays import AbstractDelay
+from stalewise.delays import AbstractDelay, Equilibrium
 from stalewise.staleness.renewal import equilibrium_counts, finest, fresh_counts, hat_weights
 from stalewise.staleness.sums import exact_sum_laws
 
@@ -24,6 +24,16 @@ def kth_of(delay: AbstractDelay, workers: int, k: int) -> tuple[float, float]:
     """
     if delay.cv < 1e-12:
         return delay.mean, 0.0
+    return _kth_of(delay, workers, k)
+
+
+@functools.lru_cache(maxsize=256)
+def kth_left(delay: AbstractDelay, workers: int, k: int) -> float:
+    """Mean [s] of the k-th shortest of what is left, at a random moment, of N independent delays."""
+    return _kth_of(delay.equilibrium(), workers, k)[0]
+
+
+def _kth_of(delay: AbstractDelay | Equilibrium, workers: int, k: int) -> tuple[float, float]:
     end = float(delay.quantile(1.0 - 1e-12 / workers))
     end = end if math.isfinite(end) else float(delay.quantile(1.0 - 1e-15))
     start = float(delay.quantile(1e-15))
