@@ -8,8 +8,9 @@ is linear, so that one run of a schedule, without gradients, serves every learni
 :math:`E x_k^2` from a standing start, averaged over many stretches of the path, is zero at the mean-square limit.
 
 The index equation with a share w of the staleness' jitter as independent noise (`variance_factor`) has a pole where
-:math:`w h^2 (g_0 - g_1) = 1`. Putting that pole at the limit found, and the variance at half the limit where the path
-has it, makes w(h) a line, and from it follow variances and transients of any mode.
+:math:`w h^2 (g_0 - g_1) = 1`. Putting that pole at the limit found, and at a quarter, a half and three quarters of it
+the variance that the path has, gives w(h), and from it follow variances and transients of any mode. That variance is a
+mean over time: how long a value stands is not independent of it.
 """
 
 import functools
@@ -31,6 +32,7 @@ GROUPS = 8  # of stretches, for the standard error
 REACHES = ((0.25, 1.75), (1.5, 10.5))  # of the index equation's limit: where the limit is looked for
 POINTS, NARROW = 31, 0.12
 NEAR = 0.995
+KNOTS = (0.25, 0.5, 0.75, 1.0)
 STRETCHES, LONG = 400, 40.0  # stretches over which a transient is averaged, and cycles one has at least
 
 
@@ -41,20 +43,18 @@ class Dispersion:
     Attributes:
         limit: Largest h that is mean-square stable, less one standard error.
         error: Relative standard error.
-        half, full: Share w of the jitter that acts as independent noise at half the limit, and at the limit.
+        shares: Share w of the jitter that acts as independent noise at `KNOTS` of the limit.
         noise: Mean noise of a step over that of a step of `Arrivals.gradients_a_step` gradients.
     """
 
     limit: float
     error: float
-    half: float
-    full: float
+    shares: tuple[float, ...]
     noise: float
 
     def weight(self, step: float) -> float:
-        """Share w at a given h; below half of the limit, where little depends on it, as there."""
-        share = max(2.0 * step / self.limit - 1.0, 0.0)
-        return self.half + min(share, 1.0) * (self.full - self.half)
+        """Share w at a given h; below a quarter of the limit, where little depends on it, as there."""
+        return float(np.interp(step / self.limit, KNOTS, self.shares))
 
 
 @functools.lru_cache(maxsize=512)
@@ -69,7 +69,7 @@ def dispersion(arrivals: Arrivals) -> Dispersion | None:
     block, law = arrivals.block, arrivals.staleness
     along = _Along.of(arrivals)
     mean_limit = mean_step_limit(law)
-    guess = mean_square_step_limit(law, mean_limit, weight=1.0 / block) / block
+    guess = mean_square_step_limit(law, mean_limit, weight=1.0 / block, precision=0.03) / block
     cycle = math.sqrt(float(law.pmf @ (block * np.arange(len(law.pmf)) + 1.0) ** 2))
     if len(along.ends) < 2 * GROUPS * int((TO + 1.0) * cycle):
         return None
@@ -83,12 +83,16 @@ def dispersion(arrivals: Arrivals) -> Dispersion | None:
         return None
     found *= 1.0 - error
     limit = found * block
-    seen, noise = _variance(*along, 0.5 * found, np.random.default_rng(0).standard_normal(len(along.ends)))
-    half = _weight_for(0.5 * limit, law, seen / noise / block)
-    # beyond the mean's limit by the index equation there is no pole to put there: its own is kept
-    full = _weight_for(limit, law, math.inf) if limit < NEAR * mean_limit else half
+    normals, shares, noise = np.random.default_rng(0).standard_normal(len(along.ends)), [], 1.0
+    lasted = np.diff(arrivals.path().times, append=math.nan)
+    lasted[-1] = 0.0
+    for knot in KNOTS[:-1]:
+        seen, noise = _variance(*along, knot * found, normals, lasted)
+        shares.append(_weight_for(knot * limit, law, seen / noise / block))
+    # at the mean's limit by the index equation there is no pole to put: its own is kept
+    shares.append(_weight_for(limit, law, math.inf) if limit < NEAR * mean_limit else shares[-1])
     usual = arrivals.weight_square / arrivals.weight_mean**2 / arrivals.gradients_a_step
-    return Dispersion(limit, error, half, full, noise / usual)
+    return Dispersion(limit, error, tuple(shares), noise / usual)
 
 
 def decay_along(step: float, arrivals: Arrivals, updates: int) -> Array:
@@ -129,7 +133,7 @@ class _Along(NamedTuple):
 
 def _weight_for(step: float, law: StalenessLaw, variance: float) -> float:
     """Weight w that gives this stationary variance for unit noise, 0 at least."""
-    gain = noise_gain(step, law, tolerance=1e-6)
+    gain = noise_gain(step, law, tolerance=1e-4)
     return max((1.0 - gain.additive / variance) / (step**2 * (gain.additive - gain.read)), 0.0)
 
 
@@ -187,10 +191,10 @@ def _second_moments(staleness, ends, weights, ring, steps, length, groups):  # p
 
 
 @njit(cache=True, nogil=True)
-def _variance(staleness, ends, weights, ring, step, normals):  # pragma: no cover
-    """Mean of x_k^2 in the long run, and mean noise of a step, for unit noise a gradient."""
+def _variance(staleness, ends, weights, ring, step, normals, lasted):  # pragma: no cover
+    """Mean of x^2 over time in the long run, and mean noise of a step, for unit noise a gradient."""
     x = np.zeros(ring)
-    total = added = 0.0
+    total = added = time = 0.0
     warm = len(ends) // 20
     for k in range(len(ends)):
         begin = ends[k - 1] if k > 0 else 0
@@ -203,6 +207,7 @@ def _variance(staleness, ends, weights, ring, step, normals):  # pragma: no cove
         value = x[k & (ring - 1)] - step * pull / (ends[k] - begin) - np.sqrt(noise) * normals[k]
         x[(k + 1) & (ring - 1)] = value
         if k >= warm:
-            total += value * value
+            total += lasted[k] * value * value
+            time += lasted[k]
             added += noise
-    return total / (len(ends) - warm), added / (len(ends) - warm)
+    return total / time, added / (len(ends) - warm)

@@ -193,11 +193,13 @@ def mean_step_limit(law: StalenessLaw) -> float:
     return best
 
 
-def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None, *, weight: float = 1.0) -> float:
+def mean_square_step_limit(
+    law: StalenessLaw, mean_limit: float | None = None, *, weight: float = 1.0, precision: float = 1e-6
+) -> float:
     r"""Largest h with :math:`w h^2 (g_0 - g_1) < 1`: mean-square stable, for w = 1 with independent staleness.
 
     Exact for constant staleness (there it is the mean limit). In closed systems conservative: up to 16 % at 2
-    workers, 7 % from 16 workers on.
+    workers, 7 % from 16 workers on. ``precision`` is relative.
     """
     upper = mean_step_limit(law) if mean_limit is None else mean_limit
     if law.variance < 1e-12:
@@ -206,7 +208,7 @@ def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None, *
 
     def excess(step: float) -> float:
         try:
-            gain = noise_gain(step, law, tolerance=1e-5)
+            gain = noise_gain(step, law, tolerance=10.0 * precision)
         except NotConvergedError:
             return math.inf
         return weight * step**2 * (gain.additive - gain.read) - 1.0
@@ -216,7 +218,7 @@ def mean_square_step_limit(law: StalenessLaw, mean_limit: float | None = None, *
         high *= 0.5
     low = high
     high = min(2.0 * low, 1.0)
-    while high - low > 1e-6 * high:
+    while high - low > precision * high:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if excess(middle * upper) > 0 else (middle, high)
     return low * upper

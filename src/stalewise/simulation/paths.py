@@ -20,10 +20,12 @@ class Path:
     Attributes:
         staleness: Of every gradient applied, in updates, in order, shape (gradients,).
         ends: How many gradients had been applied by the end of each step, shape (steps,).
+        times: When each step was taken [s], shape (steps,).
     """
 
     staleness: NDArray[np.int32]
     ends: NDArray[np.int64]
+    times: NDArray[np.float64]
 
 
 def recorded_path(study: Study, gradients: int, share_applied: float, rate: float, *, seed: int = 0) -> Path:
@@ -48,4 +50,4 @@ def recorded_path(study: Study, gradients: int, share_applied: float, rate: floa
     log = log[(log[:, 0] > warm) & ((log[:, 2] == STEP) | (log[:, 2] == HOLD))]
     steps = np.flatnonzero(log[:, 2] == STEP)
     first, last = steps[0] + 1, steps[-1] + 1  # whole steps only
-    return Path(log[first:last, 3].astype(np.int32), steps[1:] + 1 - first)
+    return Path(log[first:last, 3].astype(np.int32), steps[1:] + 1 - first, log[steps[1:], 0])

@@ -23,9 +23,9 @@ from stalewise.study import Study
 
 Array = NDArray[np.float64]
 NEVER = 1e-4  # share of gradients beyond a bound that may be neglected
-PATH, PATH_CYCLES = 1_000_000, 2_000  # gradients recorded, and cycles if that is more
+PATH, PATH_CYCLES = 1_000_000, 500  # gradients recorded, and cycles if that is more
 DISPERSED = 0.75  # coefficient of variation from which on twice as many are, moments growing by rare events
-LONGEST_PATH = 2_000  # mean staleness up to which paths are recorded
+LONGEST_PATH = 20_000  # mean staleness up to which paths are recorded
 
 
 def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
