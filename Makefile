@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 RUN    := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format validate bench clean clean-cache
+.PHONY: help install demo test lint format validate bench timelines clean clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,8 @@ format: $(READY) ## let ruff rewrite what it can
 
 validate: $(READY) ## tables of theory against simulation
 	@$(BIN)/python validation/policies.py
+	@$(BIN)/python validation/schedules.py
+	@$(BIN)/python validation/dynamics.py
 	@$(BIN)/python validation/time_to_target.py
 	@$(BIN)/python validation/fitting.py
 	@$(BIN)/python validation/replay.py
@@ -47,6 +49,9 @@ bench: $(READY) ## measured speed beside peers, answers checked
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python benchmarks/events.py
 	@$(BIN)/python benchmarks/readers.py 1000000
+
+timelines: $(READY) ## draw the pictures of docs/policies anew
+	@$(BIN)/python docs/timelines.py
 
 clean-cache: ## remove what numba compiled
 	find src tests -name '*.nbi' -delete -o -name '*.nbc' -delete
