@@ -29,8 +29,9 @@ Array = NDArray[np.float64]
 FROM, TO = 3.0, 15.0  # cycles of sqrt(E (staleness + 1)^2) updates over which growth is measured
 TINY, HUGE = 1e-300, 1e100
 GROUPS = 8  # of stretches, for the standard error
-REACHES = ((0.25, 1.75), (1.5, 10.5))  # of the index equation's limit: where the limit is looked for
-POINTS, NARROW = 31, 0.12
+REACH = np.linspace(0.25, 1.75, 31)  # of the index equation's limit: where the limit is looked for, and beyond
+FARTHEST = 6  # times
+NARROW = np.linspace(0.88, 1.12, 31)
 NEAR = 0.995
 KNOTS = (0.25, 0.5, 0.75, 1.0)
 STRETCHES, LONG = 400, 40.0  # stretches over which a transient is averaged, and cycles one has at least
@@ -67,27 +68,20 @@ def dispersion(arrivals: Arrivals) -> Dispersion | None:
     if arrivals.path is None:
         return None
     block, law = arrivals.block, arrivals.staleness
-    along = _Along.of(arrivals)
+    along, lasted = _along_path(arrivals)
     mean_limit = mean_step_limit(law)
     guess = mean_square_step_limit(law, mean_limit, weight=1.0 / block, precision=0.03) / block
     cycle = math.sqrt(float(law.pmf @ (block * np.arange(len(law.pmf)) + 1.0) ** 2))
     if len(along.ends) < 2 * GROUPS * int((TO + 1.0) * cycle):
         return None
-    found = math.nan
-    for reach in REACHES:
-        found, _ = _crossing(guess * np.linspace(*reach, POINTS), along, cycle)
-        if not math.isnan(found):
-            break
-    found, error = _crossing(found * np.linspace(1.0 - NARROW, 1.0 + NARROW, POINTS), along, cycle)
-    if math.isnan(found):
+    found = _limit(guess, along, cycle)
+    if found is None:
         return None
-    found *= 1.0 - error
-    limit = found * block
+    step, error = found
+    limit = step * block
     normals, shares, noise = np.random.default_rng(0).standard_normal(len(along.ends)), [], 1.0
-    lasted = np.diff(arrivals.path().times, append=math.nan)
-    lasted[-1] = 0.0
     for knot in KNOTS[:-1]:
-        seen, noise = _variance(*along, knot * found, normals, lasted)
+        seen, noise = _variance(*along, knot * step, normals, lasted)
         shares.append(_weight_for(knot * limit, law, seen / noise / block))
     # at the mean's limit by the index equation there is no pole to put: its own is kept
     shares.append(_weight_for(limit, law, math.inf) if limit < NEAR * mean_limit else shares[-1])
@@ -101,7 +95,7 @@ def decay_along(step: float, arrivals: Arrivals, updates: int) -> Array:
     Averaged over 400 stretches of the path or more, unless these were shorter than 40 cycles; what does not fit goes on
     at the rate of the last third.
     """
-    along = _Along.of(arrivals)
+    along, _ = _along_path(arrivals)
     cycles = round(LONG * (arrivals.staleness.mean + 1.0) * arrivals.block)
     length = min(updates * arrivals.block, max(len(along.ends) // STRETCHES, cycles))
     moments = _second_moments(*along, np.array([step / arrivals.block]), length, 1)[0, :: arrivals.block, 0]
@@ -122,13 +116,16 @@ class _Along(NamedTuple):
     weights: Array
     ring: int
 
-    @classmethod
-    def of(cls, arrivals: Arrivals) -> "_Along":
-        assert arrivals.path is not None
-        path = arrivals.path()
-        weights = arrivals.weight.of(np.arange(path.staleness.max() + 1)) / arrivals.weight_mean
-        ring = 1 << math.ceil(math.log2(len(weights) + 1))
-        return cls(path.staleness, path.ends, weights, ring)
+
+@functools.lru_cache(maxsize=2)
+def _along_path(arrivals: Arrivals) -> tuple[_Along, Array]:
+    """The path of these arrivals, and how long the state after each step stood [s]; the last two are kept."""
+    assert arrivals.path is not None
+    path = arrivals.path()
+    weights = arrivals.weight.of(np.arange(path.staleness.max() + 1)) / arrivals.weight_mean
+    ring = 1 << math.ceil(math.log2(len(weights) + 1))
+    lasted = np.diff(path.times, append=path.times[-1])
+    return _Along(path.staleness, path.ends, weights, ring), lasted
 
 
 def _weight_for(step: float, law: StalenessLaw, variance: float) -> float:
@@ -137,28 +134,43 @@ def _weight_for(step: float, law: StalenessLaw, variance: float) -> float:
     return max((1.0 - gain.additive / variance) / (step**2 * (gain.additive - gain.read)), 0.0)
 
 
-def _crossing(steps: Array, along: _Along, cycle: float) -> tuple[float, float]:
-    """Step at which the second moment neither grows nor decays, and its relative standard error; NaN if none does.
+def _limit(guess: float, along: _Along, cycle: float) -> tuple[float, float] | None:
+    """Limit of the step, less one standard error, and that error; looked for around a guess, ever farther away."""
+    found, steps = 0.0, guess * REACH
+    for _ in range(FARTHEST):
+        found, _ = _crossing(steps, along, cycle)
+        if 0.0 < found < math.inf:
+            break
+        steps = steps * (REACH[-1] / REACH[0] if found else REACH[0] / REACH[-1])
+    found, error = _crossing(found * NARROW, along, cycle) if 0.0 < found < math.inf else (0.0, 0.0)
+    return (found * (1.0 - error), error) if 0.0 < found < math.inf else None
 
-    Growth is the slope of the logarithm of the moment, averaged over a cycle, by least squares.
+
+def _crossing(steps: Array, along: _Along, cycle: float) -> tuple[float, float]:
+    """Step at which the second moment neither grows nor decays, and its relative standard error.
+
+    0 if it grows at all of the steps, infinite if at none. Growth is the slope of the logarithm of the moment, averaged
+    over a cycle, by least squares.
     """
-    if math.isnan(steps[0]):
-        return math.nan, math.nan
     moments = _second_moments(*along, steps, int((TO + 1.0) * cycle), GROUPS)
     window = max(round(cycle), 1)
     summed = np.cumsum(np.concatenate([moments.mean(axis=0, keepdims=True), moments]), axis=1)
     smooth = np.log(np.maximum(summed[:, window:] - summed[:, :-window], TINY))[:, int(FROM * cycle) :]
     at = np.arange(smooth.shape[1]) - (smooth.shape[1] - 1) / 2.0
     found, *parts = (_zero(steps, row) for row in np.einsum("t,gts->gs", at, smooth))
-    spread = np.where(np.isnan(parts), steps[-1], parts).std(ddof=1)  # beyond the last step, for want of better
+    if not 0.0 < found < math.inf:
+        return found, math.inf
+    spread = np.clip(parts, steps[0], steps[-1]).std(ddof=1)  # beyond the first and last, for want of better
     return found, float(spread) / math.sqrt(GROUPS) / found
 
 
 def _zero(steps: Array, growth: Array) -> float:
     above = np.flatnonzero(growth > 0)
-    if len(above) == 0 or above[0] == 0:
-        return math.nan
+    if len(above) == 0:
+        return math.inf
     i = above[0]
+    if i == 0:
+        return 0.0
     return float(np.interp(0.0, growth[i - 1 : i + 1], steps[i - 1 : i + 1]))
 
 
