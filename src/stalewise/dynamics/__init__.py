@@ -11,9 +11,13 @@ from stalewise.dynamics.limits import (
     step_limit,
 )
 from stalewise.dynamics.recursion import decay_per_update, memoryless_second_moment, transient
+from stalewise.dynamics.sdde import SDDE, HittingTimes, SamplePaths
 
 __all__ = [
+    "SDDE",
+    "HittingTimes",
     "Root",
+    "SamplePaths",
     "StepLimit",
     "constant_step_limit",
     "decay_per_update",

@@ -1,0 +1,6 @@
+"""The delay equation with noise: moments by formula, sample paths, hitting times."""
+
+from stalewise.dynamics.sdde.ensemble import HittingTimes, SamplePaths
+from stalewise.dynamics.sdde.equation import SDDE
+
+__all__ = ["SDDE", "HittingTimes", "SamplePaths"]
