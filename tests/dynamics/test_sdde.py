@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.linalg import expm
 
 from stalewise.delays import Empirical, parse_delay
-from stalewise.dynamics import SDDE, gain_limit
+from stalewise.dynamics import SDDE, ArrivalEquation, Jumps, gain_limit
 from stalewise.dynamics.sdde import normals
 from stalewise.dynamics.sdde.ensemble import DRAWN
 from stalewise.dynamics.sdde.grid import grid_of
@@ -47,7 +47,7 @@ def walked(equation, step, horizon, noise, start=0.0, scheme=None, terms=None):
     grid = grid_of(equation.law, horizon, step, start)
     plan = equation._plan(grid, scheme, grid.steps + 1, terms)
     room = room_for(plan, normals.streams(np.random.SeedSequence(0)))
-    run_paths(plan, room, grid.past(start, int(plan.offsets[-1])), noise)
+    run_paths(plan, room, grid.past(start, int(plan.offsets[-1])), noise, rng())
     return room.values.copy()
 
 
@@ -293,8 +293,8 @@ def test_fast_loop_is_the_general_one():
         plan = equation._plan(grid, scheme, 11, None)
         past = np.linspace(1.0, 2.0, 51)
         given, fast = (room_for(plan, normals.streams(np.random.SeedSequence(8))) for _ in range(2))
-        run_paths(plan, given, past, drawn)
-        run_paths(plan, fast, past, DRAWN)
+        run_paths(plan, given, past, drawn, rng())
+        run_paths(plan, fast, past, DRAWN, rng())
         assert fast.values == pytest.approx(given.values, abs=1e-12)
 
 
@@ -314,6 +314,8 @@ def within(estimate, error, exact):
         ("pareto(1, 2.5)", {"diffusion": 1.0}),
         ("constant(1)", {"diffusion": 0.5, "present_noise": 0.3, "delayed_noise": 0.3}),
         ("gamma(1, 4)", {"diffusion": 0.5, "present_noise": 0.3, "delayed_noise": 0.3}),
+        ("constant(1)", {"diffusion": 0.3, "jumps": Jumps(0.7, 0.5, 0.8)}),
+        ("gamma(1, 4)", {"jumps": Jumps(3.0, -0.5, 0.0), "delayed_noise": 0.3}),
     ],
 )
 def test_ensemble_agrees_with_formula(law, noise):
@@ -404,7 +406,8 @@ def test_settling_of_brownian_motion():
     )
     assert abs((1 - found.survival[0]) - stay) < SIGMAS * found.survival_error[0]
     assert (np.diff(found.survival) <= 1e-12).all()
-    assert found.survival[-1] < 1.0
+    outside = 2 * stats.norm.sf(1.0 / (0.8 * math.sqrt(2.0)))
+    assert abs(found.survival[-1] - outside) < SIGMAS * math.sqrt(outside / found.paths)
 
 
 def test_bridge_makes_coarse_steps_do():
@@ -414,6 +417,63 @@ def test_bridge_makes_coarse_steps_do():
     assert abs((1 - coarse.survival[-1]) - 0.7511804571) < SIGMAS * coarse.survival_error[-1]
     paths = equation.sample_paths(1.0, 0.1, 40_000, rng(9), keep=40_000).values
     assert np.mean(paths.min(axis=0) <= 0.2) < 0.72
+
+
+# arrivals one by one
+
+
+@pytest.mark.parametrize("law", ["constant(1)", "gamma(1, 4)", "exponential(1)", "lognormal(1, 1)"])
+def test_arrivals_agree_with_formula(law):
+    """Mean and variance of Poisson arrivals at ten times, and in the long run."""
+    equation = ArrivalEquation(0.1, 1.0, 10.0, parse_delay(law), 0.5)
+    found = equation.sample_paths(20.0, 8_000, rng(12), start=1.5, saved=11)
+    assert within(found.mean[1:], found.mean_error[1:], equation.mean(found.time, 1.5)[1:]) < SIGMAS
+    assert within(found.variance[1:], found.variance_error[1:], equation.variance(found.time, 1.5)[1:]) < SIGMAS
+    assert equation.variance(40.0) == pytest.approx(equation.stationary_variance(), rel=1e-3)
+
+
+def test_arrivals_stationary_variance_is_the_closed_form():
+    """Constant delay: G = (1 + sin u)/(2 a cos u); exponential: (a + r)/(2 a r); infinite from h^2 R G = 1 on."""
+    energy = (1 + math.sin(1.0)) / (2 * math.cos(1.0))
+    found = ArrivalEquation(0.1, 1.0, 10.0, 1.0, 0.5).stationary_variance()
+    assert found == pytest.approx(0.05 * energy / (1 - 0.1 * energy), rel=1e-12)
+    energy = (2.0 + 0.5) / 2.0
+    found = ArrivalEquation(0.2, 1.0, 10.0, parse_delay("exponential(2)"), 0.5).stationary_variance()
+    assert found == pytest.approx(0.2 * energy / (1 - 0.4 * energy), rel=1e-10)
+    for workers, limit in ((4, (-1 + math.sqrt(33)) / 2), (16, (-1 + math.sqrt(129)) / 2)):
+        just_below, just_above = (
+            ArrivalEquation(f * limit / workers, 1.0, workers, parse_delay("exponential(1)"), 1.0).stationary_variance()
+            for f in (0.999, 1.001)
+        )
+        assert just_below < just_above == math.inf
+
+
+def test_regular_arrivals_of_constant_delay_are_a_recursion():
+    """Every 1/4 s with a delay of 0.6 s, the value read is that after the third arrival before: x <- x - h x[-3]."""
+    found = ArrivalEquation(0.3, 1.0, 4.0, 0.6, regular=True).sample_paths(
+        5.1, 2, rng(), saved=103, start=lambda t: 1 + t
+    )
+    values = []
+    for k in range(1, 21):
+        read = k / 4 - 0.6
+        seen = 1 + read if read < 0 else (values[math.floor(read * 4) - 1] if read >= 0.25 else 1.0)
+        values.append((values[-1] if values else 1.0) - 0.3 * seen)
+    assert found.mean[[round((k / 4 + 0.05) / 0.05) for k in range(1, 21)]] == pytest.approx(values, abs=1e-9)
+    assert found.variance == pytest.approx(0.0, abs=1e-20)
+
+
+def test_arrivals_hit_a_level_when_one_of_them_does():
+    """No noise, no delay: k = 7 arrivals take x from 1 to below 0.5 at h = 0.1; their time is Erlang's."""
+    equation = ArrivalEquation(0.1, 1.0, 3.0, 0.0)
+    found = equation.hitting_time(0.5, 6.0, 4_000, rng(2), saved=61)
+    assert (
+        within(found.survival[5:50], found.survival_error[5:50], stats.gamma.sf(found.time, 7, scale=1 / 3)[5:50])
+        < SIGMAS
+    )
+    last = equation.hitting_time(0.5, 6.0, 4_000, rng(2), saved=61, settling=True)
+    assert last.survival == pytest.approx(found.survival)  # it falls only: it settles when it first gets there
+    threads = equation.hitting_time(0.5, 6.0, 4_000, rng(2), saved=61, threads=1)
+    assert np.array_equal(threads.survival, found.survival)
 
 
 # refusals
@@ -437,6 +497,11 @@ def test_bridge_makes_coarse_steps_do():
         (lambda: SDDE(1.0, 1.0).sample_paths(1.0, 0.1, 10, rng(), start=lambda t: t * np.inf), "start must be finite"),
         (lambda: SDDE(1.0, 1.0).hitting_time(1.0, 1.0, 0.1, 10, rng()), "level must be finite and not the value at 0"),
         (lambda: SDDE(1.0, 1.0).hitting_time(-1.0, 1.0, 0.1, 10, rng(), settling=True), "level must be positive"),
+        (lambda: ArrivalEquation(0.0, 1.0, 1.0, 1.0), "learning_rate must be positive"),
+        (lambda: ArrivalEquation(1.0, 1.0, 1.0, 1.0, -1.0), "gradient_noise must be zero or more"),
+        (lambda: ArrivalEquation(0.1, 1.0, 1.0, 1.0, regular=True).mean(1.0), "regular arrivals have sample paths"),
+        (lambda: Jumps(0.0, 1.0, 1.0), "jumps: rate must be positive"),
+        (lambda: Jumps(1.0, math.inf, 1.0), "jumps: mean must be finite"),
         (lambda: SDDE(1.0, 1.0).mean([-1.0]), "t must be zero or more"),
         (lambda: SDDE(1.0, 1.0).variance([]), "t must be zero or more"),
     ],

@@ -11,11 +11,13 @@ from stalewise.dynamics.limits import (
     step_limit,
 )
 from stalewise.dynamics.recursion import decay_per_update, memoryless_second_moment, transient
-from stalewise.dynamics.sdde import SDDE, HittingTimes, SamplePaths
+from stalewise.dynamics.sdde import SDDE, ArrivalEquation, HittingTimes, Jumps, SamplePaths
 
 __all__ = [
     "SDDE",
+    "ArrivalEquation",
     "HittingTimes",
+    "Jumps",
     "Root",
     "SamplePaths",
     "StepLimit",

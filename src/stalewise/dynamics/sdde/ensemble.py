@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise import checks
-from stalewise.dynamics.sdde.kernel import BAND, NO_LEVEL, Plan, room_for, run_paths
+from stalewise.dynamics.sdde.kernel import Plan, room_for, run_paths
 from stalewise.dynamics.sdde.normals import LANES, streams
 from stalewise.errors import InputError
 from stalewise.jit import compiled
@@ -22,7 +22,6 @@ from stalewise.jit import compiled
 Array = NDArray[np.floating]
 MOST_GROUPS = 64
 DRAWN = np.zeros((0, 0, 0))
-BlockRunner = Callable[[], Array]
 
 
 @dataclass(frozen=True)
@@ -138,12 +137,15 @@ def _add_block(values, used, count, sums):  # pragma: no cover
 
 
 @compiled
-def _survival(stay, times, backwards, lived):  # pragma: no cover
-    """Turn what was kept off in each interval, shape (m, 64), into P(T > t); ``lived`` [1, 64]: its integral."""
+def _survival(stay, times, ends, band, lived):  # pragma: no cover
+    """Turn what was kept off in each interval, shape (m, 64), into P(T > t); ``lived`` [1, 64]: its integral.
+
+    A band above 0 asks for the last time: paths whose ``ends`` lie outside of it have not settled by the horizon.
+    """
     m = len(stay)
     for j in range(64):
-        if backwards:
-            product = 1.0
+        if band > 0.0:
+            product = 1.0 if abs(ends[j]) < band else 0.0
             for i in range(m - 1, -1, -1):
                 here = stay[i, j]
                 stay[i, j] = 1.0 - product
@@ -178,7 +180,7 @@ def over_groups(paths: int, rng: np.random.Generator, threads: int | None, work:
         return list(pool.map(work, seeds, shares))
 
 
-def merged(parts: list[tuple[int, Array, int]]) -> Sums:
+def _merged(parts: list[tuple[int, Array, int]]) -> Sums:
     """One `Sums` of those of the groups, given as (columns, sums of shape (m, 4), full blocks)."""
     count, total, blocks = 0, np.zeros_like(parts[0][1]), 0
     with np.errstate(over="ignore", invalid="ignore"):
@@ -192,8 +194,68 @@ def merged(parts: list[tuple[int, Array, int]]) -> Sums:
     return Sums(count, total[:, 0], total[:, 1], total[:, 2:], blocks)
 
 
-def accumulated(blocks: list, rows: int, run: BlockRunner, kept: Array):
-    """Sums over a group's blocks of what ``run()`` gives, shape (rows, 64); ``kept`` takes the first paths."""
+Walker = Callable[[np.random.SeedSequence], Callable[[], tuple[Array, Array]]]
+"""Makes, for the seed of a group, a function whose every call walks 64 more paths.
+
+It returns their values at the saved times and the probabilities to have kept off a level between them, each of shape
+(m, 64), in arrays that it may use again.
+"""
+
+
+def planned(plan: Plan, past: Array) -> Walker:
+    """Paths that obey ``plan`` from the history ``past`` on."""
+
+    def prepare(seed: np.random.SeedSequence):
+        room, rng = room_for(plan, streams(seed)), np.random.Generator(np.random.SFC64(seed.spawn(1)[0]))
+
+        def run() -> tuple[Array, Array]:
+            run_paths(plan, room, past, DRAWN, rng)
+            return room.values, room.stay
+
+        return run
+
+    return prepare
+
+
+def sample_paths(
+    times: Array, step: float, paths: int, rng: np.random.Generator, keep: int, threads: int | None, walker: Walker
+) -> SamplePaths:
+    """Statistics of the paths that ``walker`` makes."""
+    kept = np.empty((len(times), min(checks.at_least("keep", keep, 0), checks.at_least("paths", paths, 2))))
+
+    def work(seed: np.random.SeedSequence, blocks: list[tuple[int, int]]) -> tuple[int, Array, int]:
+        run = walker(seed)
+        return _added(blocks, len(times), lambda: run()[0], kept)
+
+    sums = _merged(over_groups(paths, rng, threads, work))
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = sums.mean_error, sums.variance_error
+        return SamplePaths(times, sums.mean, sums.variance, *errors, kept, step, sums.count)
+
+
+def hitting_times(
+    times: Array, step: float, paths: int, rng: np.random.Generator, threads: int | None, band: float, walker: Walker
+) -> HittingTimes:
+    """Law of the time at which the walker's level is first crossed, or a band above 0 left for the last time."""
+    rows, nothing = len(times), np.empty((0, 0))
+
+    def work(seed: np.random.SeedSequence, blocks: list[tuple[int, int]]) -> tuple[int, Array, int]:
+        run, both = walker(seed), np.empty((rows + 1, LANES))
+
+        def survivals() -> Array:
+            values, both[:rows] = run()
+            _survival(both[:rows], times, values[-1], band, both[rows:])
+            return both
+
+        return _added(blocks, rows + 1, survivals, nothing)
+
+    sums = _merged(over_groups(paths, rng, threads, work))
+    law, error = sums.mean, sums.mean_error
+    return HittingTimes(times, law[:-1], error[:-1], float(law[-1]), float(error[-1]), step, sums.count)
+
+
+def _added(blocks: list[tuple[int, int]], rows: int, run: Callable[[], Array], kept: Array) -> tuple[int, Array, int]:
+    """Columns, sums and full blocks of what ``run()`` gives, shape (rows, 64); ``kept`` takes the first paths."""
     sums, count = np.zeros((rows, 4)), 0
     for first, used in blocks:
         values = run()
@@ -203,47 +265,3 @@ def accumulated(blocks: list, rows: int, run: BlockRunner, kept: Array):
             last = min(first + used, kept.shape[1])
             kept[:, first:last] = values[:, : last - first]
     return count, sums, sum(used == LANES for _, used in blocks)
-
-
-def sample(plan: Plan, past: Array, step: float, paths: int, rng, keep: int, threads: int | None) -> SamplePaths:
-    """Statistics of paths that obey ``plan`` from the history ``past`` on."""
-    rows = len(plan.saved)
-    kept = np.empty((rows, min(checks.at_least("keep", keep, 0), checks.at_least("paths", paths, 2))))
-
-    def work(seed, blocks):
-        room = room_for(plan, streams(seed))
-
-        def run():
-            run_paths(plan, room, past, DRAWN)
-            return room.values
-
-        return accumulated(blocks, rows, run, kept)
-
-    sums = merged(over_groups(paths, rng, threads, work))
-    with np.errstate(over="ignore", invalid="ignore"):
-        errors = sums.mean_error, sums.variance_error
-        return SamplePaths(plan.saved * step, sums.mean, sums.variance, *errors, kept, step, sums.count)
-
-
-def hit(plan: Plan, past: Array, step: float, paths: int, rng, threads: int | None) -> HittingTimes:
-    """Law of the time at which paths cross the plan's level; of a band, leave it for the last time."""
-    if plan.watch == NO_LEVEL:
-        raise InputError("hitting times need a level")
-    times = plan.saved * step
-    rows, nothing = len(plan.saved), np.empty((0, 0))
-
-    def work(seed, blocks):
-        room = room_for(plan, streams(seed))
-        both = np.empty((rows + 1, LANES))
-
-        def run():
-            run_paths(plan, room, past, DRAWN)
-            _survival(room.stay, times, plan.watch == BAND, both[rows:])
-            both[:rows] = room.stay
-            return both
-
-        return accumulated(blocks, rows + 1, run, nothing)
-
-    sums = merged(over_groups(paths, rng, threads, work))
-    law, error = sums.mean, sums.mean_error
-    return HittingTimes(times, law[:-1], error[:-1], float(law[-1]), float(error[-1]), step, sums.count)

@@ -10,22 +10,42 @@ from scipy.interpolate import CubicSpline
 
 from stalewise import checks
 from stalewise.delays import AbstractDelay, Constant
-from stalewise.dynamics.sdde.ensemble import HittingTimes, SamplePaths, hit, sample
+from stalewise.dynamics.sdde.ensemble import HittingTimes, SamplePaths, hitting_times, planned, sample_paths
 from stalewise.dynamics.sdde.fundamental import Fundamental, response_energies
-from stalewise.dynamics.sdde.grid import SCHEMES, Grid, History, grid_of, history_values
-from stalewise.dynamics.sdde.kernel import BAND, FALL, NO_LEVEL, RISE, Plan
+from stalewise.dynamics.sdde.grid import SCHEMES, Grid, History, grid_of, history_values, times_of, watch_of
+from stalewise.dynamics.sdde.kernel import NO_LEVEL, Plan
 from stalewise.errors import InputError
 
 Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
+class Jumps:
+    """Jumps of independent normal size at the times of a Poisson process.
+
+    Args:
+        rate: Above zero [1/s].
+        mean, spread: Of the size, and its standard deviation, in units of x.
+    """
+
+    rate: float
+    mean: float
+    spread: float
+
+    def __post_init__(self) -> None:
+        checks.positive("jumps: rate", self.rate, "1/s")
+        checks.finite("jumps: mean", self.mean)
+        checks.non_negative("jumps: spread", self.spread)
+
+
+@dataclass(frozen=True)
 class SDDE:
     r"""Linear equation of one mode, whose noise may grow with the path.
 
-    .. math:: dx = -a\,\mathrm E_D[x(t-D)]\,dt + s\,dW_0 + b\,x(t)\,dW_1 + c\,\mathrm E_D[x(t-D)]\,dW_2
+    .. math:: dx = -a\,\mathrm E_D[x(t-D)]\,dt + s\,dW_0 + b\,x(t)\,dW_1 + c\,\mathrm E_D[x(t-D)]\,dW_2 + dJ
 
-    with independent Brownian motions, in the sense of Ito. The delay's law is a kernel: nothing is drawn from it.
+    with independent Brownian motions, in the sense of Ito, and jumps. The delay's law is a
+    kernel: nothing is drawn from it.
 
     Args:
         gain: a = learning rate x curvature x update rate, above zero [1/s].
@@ -33,6 +53,7 @@ class SDDE:
         diffusion: s, noise whatever the path does [units of x/s^0.5].
         present_noise: b, noise per present value [1/s^0.5].
         delayed_noise: c, noise per delayed value [1/s^0.5].
+        jumps: What J is made of; none if not given.
 
     Raises:
         InputError: ``gain`` is not positive, a noise is negative, or one is not finite.
@@ -55,6 +76,7 @@ class SDDE:
     diffusion: float = 0.0
     present_noise: float = 0.0
     delayed_noise: float = 0.0
+    jumps: Jumps | None = None
 
     def __post_init__(self) -> None:
         checks.positive("gain", self.gain, "1/s")
@@ -75,7 +97,7 @@ class SDDE:
         return self.present_noise == 0.0 and self.delayed_noise == 0.0
 
     def mean(self, t: ArrayLike, start: float | History = 1.0) -> Array:
-        """Mean of x at times t >= 0, element by element; it does not depend on the noise.
+        """Mean of x at times t >= 0, element by element; of the noise only the jumps' mean matters.
 
         Args:
             t: [s].
@@ -85,13 +107,15 @@ class SDDE:
             Constant delays: 1e-13 of the largest value, histories smooth. Other laws: about 1e-9, and 1e-5 where the
             history is a function.
         """
-        times = _times(t)
-        return self._fundamental(float(times.max())).mean(start, times.ravel()).reshape(times.shape)
+        times = times_of(t)
+        response = self._fundamental(float(times.max()))
+        return self._mean(response, start, times.ravel()).reshape(times.shape)
 
     def variance(self, t: ArrayLike, start: float | History = 1.0) -> Array:
         r"""Variance of x at times t >= 0, the history being given, element by element.
 
-        Additive noise: :math:`s^2\int_0^t X^2`. Otherwise the mean squared noise q solves a renewal equation,
+        Additive noise: :math:`s^2\int_0^t X^2`; jumps add rate x E size^2 to :math:`s^2`.
+        Otherwise the mean squared noise q solves a renewal equation,
         :math:`q = s^2 + b^2m^2 + c^2\bar m^2 + (b^2X^2 + c^2\bar X^2) * q`, with m the mean, X the response to a
         kick and bars for :math:`\mathrm E_D` of the delayed value; the variance is :math:`X^2 * q`.
 
@@ -102,10 +126,10 @@ class SDDE:
         Limits:
             As `mean`; with noise that grows with the path 1e-4 of the variance.
         """
-        times = _times(t)
+        times = times_of(t)
         if self.additive:
             squares = self._fundamental(float(times.max())).squared(times.ravel())
-            return self.diffusion**2 * squares.reshape(times.shape)
+            return self._free_noise * squares.reshape(times.shape)
         return self._renewed_variance(times.ravel(), start).reshape(times.shape)
 
     def stationary_variance(self) -> float:
@@ -118,7 +142,9 @@ class SDDE:
         if math.isinf(energy):
             return math.inf
         left = 1.0 - self.present_noise**2 * energy - self.delayed_noise**2 * delayed_energy
-        return self.diffusion**2 * energy / left if left > 0.0 else math.inf
+        drift = 0.0 if self.jumps is None else self.jumps.rate * self.jumps.mean / self.gain  # E x in the long run
+        noise = self._free_noise + (self.present_noise**2 + self.delayed_noise**2) * drift**2
+        return noise * energy / left if left > 0.0 else math.inf
 
     def sample_paths(
         self,
@@ -136,6 +162,8 @@ class SDDE:
         r"""Sample paths, and their mean and variance at saved times.
 
         Schemes (strong order: of single paths; weak order: of means and variances):
+
+        Jumps take effect at the end of the step they fall in, which has order 1 in both senses.
 
         * ``euler``: Euler and Maruyama's; strong order 1 if noise is additive, else 1/2; weak order 1.
         * ``milstein``: adds the double integrals of present and delayed noise; strong order 1, weak order 1. For
@@ -165,7 +193,8 @@ class SDDE:
         """
         grid = grid_of(self.law, horizon, step, start)
         plan = self._plan(grid, scheme, saved, terms)
-        return sample(plan, grid.past(start, int(plan.offsets[-1])), grid.step, paths, rng, keep, threads)
+        walker = planned(plan, grid.past(start, int(plan.offsets[-1])))
+        return sample_paths(plan.saved * grid.step, grid.step, paths, rng, keep, threads, walker)
 
     def hitting_time(
         self,
@@ -193,9 +222,9 @@ class SDDE:
             paths: How many, at least 2.
             rng: Source of randomness.
             start: As in `sample_paths`.
-            settling: Instead, the last time before the horizon at which \|x\| is ``level``, above zero. In one
-                dimension this is what training time resembles: the first crossing comes as soon for a path that
-                diverges.
+            settling: Instead, the last time at which \|x\| is ``level``, above zero; paths outside at the horizon have
+                not settled. In one dimension this is what training time resembles: the first crossing comes as soon
+                for a path that diverges.
             scheme: As in `sample_paths`.
             saved: At most so many times are kept; times in between are not resolved.
             threads: All cores if not given.
@@ -205,8 +234,24 @@ class SDDE:
         """
         grid = grid_of(self.law, horizon, step, start)
         value = float(history_values(start, np.zeros(1))[0])
-        plan = self._plan(grid, scheme, saved, None)._replace(watch=_watch(level, value, settling), level=float(level))
-        return hit(plan, grid.past(start, int(plan.offsets[-1])), grid.step, paths, rng, threads)
+        plan = self._plan(grid, scheme, saved, None)._replace(
+            watch=watch_of(level, value, settling), level=float(level)
+        )
+        walker = planned(plan, grid.past(start, int(plan.offsets[-1])))
+        return hitting_times(plan.saved * grid.step, grid.step, paths, rng, threads, level if settling else 0.0, walker)
+
+    @property
+    def _free_noise(self) -> float:
+        """Squared noise a second that does not depend on the path."""
+        jumps = 0.0 if self.jumps is None else self.jumps.rate * (self.jumps.mean**2 + self.jumps.spread**2)
+        return float(self.diffusion**2 + jumps)
+
+    def _mean(self, response: Fundamental, start: float | History, t: Array) -> Array:
+        """Mean at times t; a push of 1 a second has moved it by the integral of X, (1 - mean from 1)/a."""
+        mean = response.mean(start, t)
+        if self.jumps is None or self.jumps.mean == 0.0:
+            return mean
+        return mean + self.jumps.rate * self.jumps.mean * (1.0 - response.mean(1.0, t)) / self.gain
 
     def _fundamental(self, horizon: float) -> Fundamental:
         """The response up to ``horizon``, kept for the next question."""
@@ -237,7 +282,13 @@ class SDDE:
             self._terms(grid, scheme, terms),
             NO_LEVEL,
             0.0,
+            *self._jump_numbers(grid),
         )
+
+    def _jump_numbers(self, grid: Grid) -> tuple[float, float, float]:
+        if self.jumps is None:
+            return 0.0, 0.0, 0.0
+        return 1.0 / (self.jumps.rate * grid.step), float(self.jumps.mean), float(self.jumps.spread)
 
     def _lags(self, grid: Grid, scheme: str) -> tuple[NDArray[np.int64], Array, float]:
         """Lags, what they take off, and the factor of an implicit step."""
@@ -277,16 +328,18 @@ class SDDE:
             count = math.ceil(horizon / spacing) + 1
         grid = spacing * np.arange(count + 1)
         response = self._fundamental(float(grid[-1]))
-        x, m = response(grid), response.mean(start, grid)
+        x, m = response(grid), self._mean(response, start, grid)
         lags = round(self.law.mean / spacing) + 1
-        x_delayed = _delayed(self.law, self.gain, x, spacing, np.zeros(lags))
-        m_delayed = _delayed(self.law, self.gain, m, spacing, history_values(start, -spacing * np.arange(lags)))
+        x_delayed = _delayed(self.law, self.gain, x, spacing, np.zeros(lags), 0.0)
+        past = history_values(start, -spacing * np.arange(lags))
+        push = 0.0 if self.jumps is None else self.jumps.rate * self.jumps.mean
+        m_delayed = _delayed(self.law, self.gain, m, spacing, past, push)
         if isinstance(self.law, Constant) and lags - 1 < len(x):
             x_delayed[lags - 1] = math.sqrt(
                 0.5
             )  # its square jumps there from 0 to 1: the trapezoid rule takes the middle
         kernel = self.present_noise**2 * x**2 + self.delayed_noise**2 * x_delayed**2
-        q = self.diffusion**2 + self.present_noise**2 * m**2 + self.delayed_noise**2 * m_delayed**2
+        q = self._free_noise + self.present_noise**2 * m**2 + self.delayed_noise**2 * m_delayed**2
         for i in range(len(q)):
             if i:
                 q[i] += spacing * (0.5 * kernel[i] * q[0] + kernel[1:i] @ q[i - 1 : 0 : -1])
@@ -297,26 +350,10 @@ class SDDE:
         return np.interp(t, grid, spacing * total)
 
 
-def _delayed(law: AbstractDelay, gain: float, values: Array, spacing: float, past: Array) -> Array:
-    """E of the value a delay ago: values on a grid moved by a constant delay, else -1/gain of their derivative."""
+def _delayed(law: AbstractDelay, gain: float, values: Array, spacing: float, past: Array, push: float) -> Array:
+    """E of the value a delay ago: on a grid moved by a constant delay, else (push - derivative)/gain."""
     if not isinstance(law, Constant):
         grid = spacing * np.arange(len(values))
-        return CubicSpline(grid, values).derivative()(grid) / -gain
+        return (CubicSpline(grid, values).derivative()(grid) - push) / -gain
     lag = round(law.value / spacing)
     return np.concatenate([past[lag:0:-1], values])[: len(values)]
-
-
-def _watch(level: float, value: float, settling: bool) -> int:
-    if settling:
-        checks.positive("level", level)
-        return BAND
-    if not math.isfinite(level) or level == value:
-        raise InputError(f"level must be finite and not the value at 0, {value:g}, got {level!r}")
-    return FALL if value > level else RISE
-
-
-def _times(t: ArrayLike) -> Array:
-    times = np.asarray(t, float)
-    if times.size == 0 or not (np.isfinite(times).all() and (times >= 0).all()):
-        raise InputError(f"t must be zero or more, finite and not empty [seconds], got {t!r}")
-    return times

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from stalewise import checks
 from stalewise.delays import AbstractDelay, Constant
+from stalewise.dynamics.sdde.kernel import BAND, FALL, RISE
 from stalewise.errors import InputError
 
 Array = NDArray[np.floating]
@@ -100,3 +101,21 @@ def hat_weights(delay: AbstractDelay, step: float, most: int) -> Array:
     falls = (excess[:-1] - excess[1:]) / step
     weights = np.concatenate([[1.0 - falls[0]], falls[:-1] - falls[1:], [falls[-1]]])
     return np.maximum(weights, 0.0)
+
+
+def times_of(t: ArrayLike) -> Array:
+    """Times of a question [s], none of them before 0."""
+    times = np.asarray(t, float)
+    if times.size == 0 or not (np.isfinite(times).all() and (times >= 0).all()):
+        raise InputError(f"t must be zero or more, finite and not empty [seconds], got {t!r}")
+    return times
+
+
+def watch_of(level: float, value: float, settling: bool) -> int:
+    """Which way a path that is at ``value`` first crosses ``level``, or that it leaves a band."""
+    if settling:
+        checks.positive("level", level)
+        return BAND
+    if not math.isfinite(level) or level == value:
+        raise InputError(f"level must be finite and not the value at 0, {value:g}, got {level!r}")
+    return FALL if value > level else RISE

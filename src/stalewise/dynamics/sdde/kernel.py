@@ -33,6 +33,8 @@ class Plan(NamedTuple):
         terms: Terms of the double integrals; below 0: none of them (Euler).
         watch: `NO_LEVEL`, or which way a level is crossed: `FALL`, `RISE`, or out of the `BAND` between -level and it.
         level: Of the watch.
+        jump_gap: Mean number of steps between jumps; 0: there are none.
+        jump_mean, jump_spread: Mean and standard deviation of a jump.
     """
 
     steps: int
@@ -48,6 +50,9 @@ class Plan(NamedTuple):
     terms: int
     watch: int
     level: float
+    jump_gap: float
+    jump_mean: float
+    jump_spread: float
 
 
 class Room(NamedTuple):
@@ -60,6 +65,7 @@ class Room(NamedTuple):
         own: Past martingale parts of the value, in Legendre terms, shape (longest lag + 1, terms, 64).
         x, drift, fresh, spread: Value, what is taken off, next value, variance of a step, each of shape (64,).
         values: Kept values, shape (m, 64).
+        due: When the next jump comes, in steps, shape (64,).
         stay: Probability to have kept off the level between two saves, shape (m, 64).
     """
 
@@ -73,6 +79,7 @@ class Room(NamedTuple):
     fresh: Array
     spread: Array
     values: Array
+    due: Array
     stay: Array
 
 
@@ -93,6 +100,7 @@ def room_for(plan: Plan, state: NDArray[np.uint64]) -> Room:
         np.zeros(LANES),
         np.zeros(LANES),
         np.zeros((len(plan.saved), LANES)),
+        np.zeros(LANES),
         np.ones((watched, LANES)),
     )
 
@@ -186,6 +194,18 @@ def _multiplicative(plan, room, slot, lagged):  # pragma: no cover
 
 
 @lanewise_part
+def _jump(plan, room, now, rng):  # pragma: no cover
+    """Add the jumps that are due by the end of the step; say when the next one is."""
+    earliest = np.inf
+    for j in range(LANES):
+        while room.due[j] <= now:
+            room.fresh[j] += plan.jump_mean + plan.jump_spread * rng.standard_normal()
+            room.due[j] += plan.jump_gap * rng.standard_exponential()
+        earliest = min(earliest, room.due[j])
+    return earliest
+
+
+@lanewise_part
 def _watch(plan, room, row):  # pragma: no cover
     """Multiply the probability to have kept off the level by that of a Brownian bridge over this step."""
     level, stay = plan.level, room.stay
@@ -228,7 +248,7 @@ def _run_constant(plan, room, amplitude):  # pragma: no cover
 
 
 @lanewise
-def run_paths(plan, room, past, given):  # pragma: no cover
+def run_paths(plan, room, past, given, rng):  # pragma: no cover
     """Walk 64 paths; what was asked for is left in ``room.values`` and ``room.stay``.
 
     Args:
@@ -236,6 +256,7 @@ def run_paths(plan, room, past, given):  # pragma: no cover
         room: See `Room`.
         past: Values at 0, -h, ..., shape (longest lag + 1,).
         given: Normals to use, shape (steps, sources x terms, 64), or none, shape (0, 0, 0).
+        rng: Source of the jumps.
     """
     size = len(room.ring)
     last = len(plan.offsets) - 1
@@ -258,9 +279,21 @@ def run_paths(plan, room, past, given):  # pragma: no cover
     constant = last == 0 or (last == 1 and plan.offsets[1] - plan.offsets[0] == 1)
     amplitude = plan.diffusion * plan.root_step
     x, fresh, noise, ring = room.x, room.fresh, room.noise, room.ring
-    if constant and additive and plan.watch == NO_LEVEL and plan.scale == 1.0 and len(given) == 0:
+    if (
+        constant
+        and additive
+        and plan.watch == NO_LEVEL
+        and plan.jump_gap == 0.0
+        and plan.scale == 1.0
+        and len(given) == 0
+    ):
         _run_constant(plan, room, amplitude)
         return
+    earliest = np.inf
+    if plan.jump_gap > 0.0:
+        for j in range(LANES):
+            room.due[j] = plan.jump_gap * rng.standard_exponential()
+        earliest = 0.0
     slot = 0
     upcoming = 1
     for n in range(plan.steps):
@@ -273,6 +306,8 @@ def run_paths(plan, room, past, given):  # pragma: no cover
         else:
             lagged = _behind(slot, plan.offsets[last], size) if last == 0 else -1
             _multiplicative(plan, room, slot, lagged)
+        if n + 1.0 >= earliest:
+            earliest = _jump(plan, room, n + 1.0, rng)
         if plan.watch != NO_LEVEL:
             _watch(plan, room, upcoming)
         for j in range(LANES):
