@@ -17,6 +17,11 @@ def non_negative(name: str, value: float, unit: str = "") -> float:
     return _number(name, value, unit, "zero or more, and finite", lambda v: v >= 0)
 
 
+def finite(name: str, value: float, unit: str = "") -> float:
+    """Return ``value`` as a float if it is finite."""
+    return _number(name, value, unit, "finite", lambda _: True)
+
+
 def at_least(name: str, value: int, least: int) -> int:
     """Return ``value`` if it is a whole number of at least ``least``."""
     try:

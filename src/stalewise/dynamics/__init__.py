@@ -13,10 +13,16 @@ from stalewise.dynamics.limits import (
     step_limit,
 )
 from stalewise.dynamics.recursion import decay_per_update, memoryless_second_moment, transient
+from stalewise.dynamics.sdde import SDDE, ArrivalEquation, HittingTimes, Jumps, SamplePaths
 
 __all__ = [
+    "SDDE",
+    "ArrivalEquation",
     "Dispersion",
+    "HittingTimes",
+    "Jumps",
     "Root",
+    "SamplePaths",
     "StepLimit",
     "constant_step_limit",
     "decay_along",
