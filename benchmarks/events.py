@@ -19,7 +19,7 @@ from peers import cimba_run, simpy_run
 from stalewise.delays import Exponential
 from stalewise.delays.compiled import encode
 from stalewise.protocol import rules_of
-from stalewise.simulation.kernel import Fleet, Problem, Records, run
+from stalewise.simulation.kernel import NOTHING, Fleet, Records, run
 
 REPEATS = 5
 SIZES = {100: 4_000_000, 10_000: 4_000_000, 1_000_000: 4_000_000}
@@ -50,12 +50,11 @@ def kernel(workers: int, events: float, schedule: dict, name: str = "async", see
     encoded = encode(law.components(), law.mean)
     fleet = Fleet(workers, encoded, law.mean, False, False, encoded)
     rules = rules_of(**{"policy": name, **schedule}, workers=workers)
-    nothing = np.zeros(0)
     counts = np.zeros(64 * workers, np.int64)
     records = Records(np.array([0.0, events / workers]), np.zeros(2), np.zeros(2), counts, np.zeros((0, 4)))
     rngs = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     begun = time.process_time()
-    done = run(fleet, rules, Problem(nothing, nothing, nothing, nothing, 1e-6), records, *rngs)
+    done = run(fleet, rules, NOTHING, records, *rngs)
     spent = time.process_time() - begun
     return spent, done.events, _variance(counts)
 

@@ -78,10 +78,11 @@ def test_defaults():
 
 def test_modes_spread_scalars_over_eigenvalues():
     """One number for noise or start stands for every mode."""
-    eigenvalues, noise, start = make_study(BASE).workload.modes()
+    eigenvalues, noise, growth, start = make_study(BASE).workload.modes()
     assert (eigenvalues.tolist(), noise.tolist(), start.tolist()) == ([1.0, 0.1], [0.01, 0.01], [1.0, 1.0])
-    listed = make_study(changed("workload", start=[1.0, -2.0])).workload.modes()[2]
-    assert listed.tolist() == [1.0, -2.0]
+    assert growth.tolist() == [0.0, 0.0]
+    listed = make_study(changed("workload", start=[1.0, -2.0], noise_growth=0.5)).workload.modes()
+    assert (listed.start.tolist(), listed.noise_growth.tolist()) == ([1.0, -2.0], [0.5, 0.5])
 
 
 def test_cycle_is_download_plus_compute_plus_upload():

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tomli_w
@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from stalewise.delays import AbstractDelay, Workers, files_of, parse_delay, rename_files, repeated
 from stalewise.errors import InputError
-from stalewise.protocol import ON_STALE, POLICIES, Rules, Server, parse_weight, rules_of
+from stalewise.protocol import ON_STALE, POLICIES, Descent, Rules, Server, parse_weight, rules_of
 
 LARGEST = 1e100  # so that squares and products of what a study holds stay finite
 MOST_WORKERS = 1_000_000
@@ -70,6 +70,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Spectrum(NamedTuple):
+    """Modes of a quadratic: eigenvalues, variance of gradient noise, its growth with the loss, start; each (modes,)."""
+
+    eigenvalues: np.ndarray
+    noise: np.ndarray
+    noise_growth: np.ndarray
+    start: np.ndarray
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any gradient is."""
+        return bool(self.noise.any() or self.noise_growth.any())
+
+
 class Workload(_Section):
     """What is trained.
 
@@ -82,6 +96,10 @@ class Workload(_Section):
     gradient_noise: NonNegative | list[NonNegative] = Field(
         default=0.0, description="variance of one stochastic gradient along each eigenvector"
     )
+    noise_growth: NonNegative | list[NonNegative] = Field(
+        default=0.0,
+        description="what a unit of loss, where a gradient is computed, adds to its variance along each eigenvector",
+    )
     start: Finite | list[Finite] = Field(default=1.0, description="initial distance along each eigenvector")
 
     @property
@@ -92,26 +110,23 @@ class Workload(_Section):
     @model_validator(mode="after")
     def _shapes(self) -> "Workload":
         if not self.is_quadratic:
-            given = sorted(self.model_fields_set & {"eigenvalues", "gradient_noise", "start"})
+            given = sorted(self.model_fields_set & {"eigenvalues", "gradient_noise", "noise_growth", "start"})
             if given:
                 raise ValueError(f'{given[0]} belongs to kind = "quadratic"; {self.kind} brings its own landscape')
             return self
         if not self.eigenvalues:
             raise ValueError("eigenvalues is missing: a quadratic needs at least one, for example [1.0, 0.1]")
-        for name in ("gradient_noise", "start"):
+        for name in ("gradient_noise", "noise_growth", "start"):
             value = getattr(self, name)
             if isinstance(value, list) and len(value) != len(self.eigenvalues):
                 raise ValueError(f"{name} has {len(value)} values for {len(self.eigenvalues)} eigenvalues")
         return self
 
-    def modes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Eigenvalues, gradient-noise variances and starting distances of a quadratic, each of shape (modes,)."""
+    def modes(self) -> Spectrum:
+        """What a quadratic is made of."""
         eigenvalues = np.array(self.eigenvalues, float)
-        return (
-            eigenvalues,
-            np.broadcast_to(np.asarray(self.gradient_noise, float), eigenvalues.shape).copy(),
-            np.broadcast_to(np.asarray(self.start, float), eigenvalues.shape).copy(),
-        )
+        rest = (np.asarray(value, float) for value in (self.gradient_noise, self.noise_growth, self.start))
+        return Spectrum(eigenvalues, *(np.broadcast_to(value, eigenvalues.shape).copy() for value in rest))
 
 
 def _law_text(text: str, info: ValidationInfo) -> str:
@@ -222,6 +237,11 @@ class Schedule(_Section):
     policy: Annotated[str, _one_of(POLICIES)] | None = None
     active_workers: Count | None = None
     learning_rate: Positive | None = None
+    momentum: Annotated[float, _within(0, 0.999999, "0 or more and below 1, 0.999999 at most")] = Field(
+        default=0.0, description="beta of the server's steps, in the form of torch.optim.SGD"
+    )
+    nesterov: bool = Field(default=False, description="whether momentum is Nesterov's")
+    weight_decay: NonNegative = Field(default=0.0, description="times the parameters, added to every step's gradient")
     max_staleness: Annotated[int, _within(0, 1 << 31, "0 or more")] | None = Field(
         default=None, description="in updates"
     )
@@ -240,6 +260,8 @@ class Schedule(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Schedule":
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("nesterov needs momentum above 0, for example momentum = 0.9")
         if self.policy is not None:
             try:
                 rules_of(
@@ -278,6 +300,11 @@ class Study(_Section):
             raise ValueError(
                 "schedule.delay_compensation is for networks: it approximates the curvature that a quadratic states; "
                 f"got {self.schedule.delay_compensation:g}"
+            )
+        if self.schedule.local_steps > 1 and self.workload.is_quadratic and self.workload.modes().noise_growth.any():
+            raise ValueError(
+                f"workload.noise_growth is for gradients of one step, got schedule.local_steps = "
+                f"{self.schedule.local_steps}"
             )
         if self.schedule.policy in ("k-sync", "k-async") and self.schedule.group > self.active_workers:
             raise ValueError(
@@ -336,6 +363,11 @@ class Study(_Section):
             pull = (1.0 - kept**steps) / self.learning_rate
             noise = np.where(np.abs(kept) == 1.0, float(steps), (1.0 - kept ** (2 * steps)) / (1.0 - kept**2))
         return np.clip(pull, -LARGEST, LARGEST), np.minimum(noise, LARGEST)
+
+    def descent(self) -> Descent:
+        """How a step moves the parameters."""
+        schedule = self.schedule
+        return Descent(self.learning_rate, schedule.momentum, schedule.nesterov, schedule.weight_decay)
 
     def delay(self) -> AbstractDelay:
         """Law of a cycle of every active worker [s]; an error where they are unlike."""

@@ -7,6 +7,7 @@ import pytest
 
 from stalewise.delays import parse_delay
 from stalewise.dynamics import memoryless_second_moment, step_limit, transient
+from stalewise.dynamics.inertia import NO_FILTER
 from stalewise.dynamics.limits import decay_rate, stationary_variance
 from stalewise.dynamics.recursion import (
     _circle_integrals,
@@ -121,7 +122,7 @@ def test_limits_where_the_transform_has_zeros(law, workers):
 def test_noise_gain_of_slow_modes(law):
     """The residue on a larger circle agrees with the trapezoid rule on the unit circle, and with 1/(2h) as h falls."""
     staleness = staleness_law(parse_delay(law), 8)
-    slow, plain = noise_gain(0.01, staleness), _circle_integrals(0.01, staleness.pmf, 0.0, 1 << 18)
+    slow, plain = noise_gain(0.01, staleness), _circle_integrals(0.01, staleness.pmf, NO_FILTER, 0.0, 1 << 18)
     assert (slow.additive, slow.read) == pytest.approx(plain, rel=1e-10)
     for step in (1e-5, 1e-9):
         gain = noise_gain(step, staleness)

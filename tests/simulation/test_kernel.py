@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from stalewise.protocol import POLICIES, Deliveries, Drop, Expire, Start, Step, Unsent
 from stalewise.protocol.rules import BOUNDED, GROUPED, KEPT_BY, NEEDS_BOUND, ON_STALE, ONE_EACH
 from stalewise.simulation.events import DROP, HOLD, STEP, UNSENT
-from stalewise.simulation.kernel import Problem, Records, run
+from stalewise.simulation.kernel import Records, run
 from stalewise.simulation.loop import TRAINER, VirtualCluster
-from stalewise.simulation.quadratic import FATES, fleet_of
+from stalewise.simulation.quadratic import FATES, fleet_of, problem_of
 from stalewise.study import make_study
 
 LAWS = (
@@ -33,6 +33,9 @@ def studies(draw):
     policy = draw(st.sampled_from(POLICIES))
     schedule = {"policy": policy, "learning_rate": 0.05, "staleness_weight": draw(st.sampled_from(WEIGHTS))}
     schedule["local_steps"] = draw(st.sampled_from([1, 1, 3]))
+    if draw(st.booleans()):
+        schedule |= {"momentum": draw(st.sampled_from([0.5, 0.9])), "nesterov": draw(st.booleans())}
+    schedule["weight_decay"] = draw(st.sampled_from([0.0, 0.3]))
     if policy in GROUPED:
         schedule["group"] = draw(st.integers(1, workers if policy in ONE_EACH else 12))
     if policy in NEEDS_BOUND or (policy in BOUNDED and draw(st.booleans())):
@@ -51,20 +54,23 @@ def studies(draw):
         cluster["group"] = [{"count": few}, {"count": workers - few, "compute": draw(st.sampled_from(LAWS[:-1]))}]
     noise = draw(st.sampled_from([0.0, 0.1]))
     workload = {"eigenvalues": [1.0, 0.1], "gradient_noise": noise, "start": 1.0}
+    if schedule["local_steps"] == 1:
+        workload["noise_growth"] = draw(st.sampled_from([0.0, [0.3, 0.1]]))
     return make_study({"workload": workload, "cluster": cluster, "schedule": schedule, "target": {"loss": 0.005}})
 
 
 def local_noise(study):
     """Variance of what local steps send, over that of one gradient: each step's noise, as far as later ones keep it."""
-    kept = 1.0 - study.learning_rate * study.workload.modes()[0]
+    kept = 1.0 - study.learning_rate * study.workload.modes().eigenvalues
     return sum(kept ** (2 * step) for step in range(study.schedule.local_steps))
 
 
 def plain(study, seed):
     """Drive the protocol in a plain loop; events, loss at the end, and the server."""
     delay_rng, noise_rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
-    eigenvalues, variance, x = study.workload.modes()
+    eigenvalues, variance, growth, x = study.workload.modes()
     variance = variance * local_noise(study)
+    velocity, schedule = np.zeros_like(x), study.schedule
     server = study.server()
     triggered = study.rules().trigger > 0
     delivered, read, computed = Deliveries(), {}, {}
@@ -74,10 +80,12 @@ def plain(study, seed):
         here = read[worker]
         for _ in range(study.schedule.local_steps):
             here = here - study.learning_rate * eigenvalues * here
-        computed[worker] = (read[worker] - here) / study.learning_rate
-        if triggered and variance.max() > 0:
-            computed[worker] += np.sqrt(variance) * [noise_rng.standard_normal() for _ in x]
-        return float(np.sqrt(np.sum(computed[worker] ** 2)))
+        sent = (read[worker] - here) / study.learning_rate
+        noise = variance + growth * 0.5 * float(eigenvalues @ read[worker] ** 2)
+        if triggered and noise.max() > 0:
+            sent += np.sqrt(noise) * [noise_rng.standard_normal() for _ in x]
+        computed[worker] = sent, noise
+        return float(np.sqrt(np.sum(sent**2)))
 
     cluster = VirtualCluster(study, server, delay_rng, gradient)
     read.update({i.worker: x.copy() for i in cluster.first if isinstance(i, Start)})
@@ -94,11 +102,14 @@ def plain(study, seed):
                 case Step(gradients=contributions) as step:
                     kind, staleness = STEP, contributions[-1].staleness
                     weights = np.array([c.weight for c in contributions])
-                    mean = weights @ delivered.used(step) / len(contributions)
-                    if variance.max() > 0 and not triggered:
-                        scale = np.sqrt(variance * (weights @ weights)) / len(contributions)
-                        mean = mean + scale * [noise_rng.standard_normal() for _ in x]
-                    x = x - study.learning_rate * mean
+                    sent, noises = (np.array(part) for part in zip(*delivered.used(step), strict=True))
+                    along = weights @ sent / len(contributions) + schedule.weight_decay * x
+                    noise = weights**2 @ noises
+                    if noise.max() > 0 and not triggered:
+                        along = along + np.sqrt(noise) / len(contributions) * [noise_rng.standard_normal() for _ in x]
+                    velocity = schedule.momentum * velocity + along
+                    along = along + schedule.momentum * velocity if schedule.nesterov else velocity
+                    x = x - study.learning_rate * along
                 case Drop(staleness=age):
                     kind, staleness = DROP, age
                     delivered.last(worker)
@@ -115,13 +126,10 @@ def plain(study, seed):
 
 def compiled(study, seed):
     """The same through the kernel."""
-    eigenvalues, variance, start = study.workload.modes()
-    variance = variance * local_noise(study)
     grid = np.array([0.0, HORIZON])
     records = Records(grid, np.zeros(2), np.zeros(2), np.zeros(4096, np.int64), np.zeros((4000, 4)))
-    problem = Problem(eigenvalues, study.pull(eigenvalues)[0], np.sqrt(variance), start, study.learning_rate)
     rngs = np.random.default_rng(seed), np.random.default_rng(seed + 1)
-    counts = run(fleet_of(study), study.rules(), problem, records, *rngs)
+    counts = run(fleet_of(study), study.rules(), problem_of(study), records, *rngs)
     log = records.log[: counts.events]
     log[log[:, 2] == HOLD, 3] = -1
     return log, records, counts

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from stalewise.simulation.network import take_step
 from stalewise.study import make_study
 from stalewise.traces import read_trace
 from stalewise.training import train
@@ -54,7 +53,7 @@ def test_one_worker_is_a_plain_loop():
         torch.set_num_threads(1)  # as on a worker: sums are rounded in the same order
         gradient, _ = network.gradient(parameters, (0, 0, index), 32)
         torch.set_num_threads(threads)
-        parameters = take_step(parameters, [gradient], 0.05)
+        parameters = parameters - np.float32(0.05) * gradient
     assert run.updates[-1] > 20
     assert run.loss == [losses[int(k)] for k in run.updates]
 
@@ -133,7 +132,7 @@ def test_local_steps_are_those_of_a_worker_by_itself():
     parameters, losses = network.start(0), [network.loss(network.start(0))]
     for index in range(4 * int(run.updates[-1])):
         gradient, _ = network.gradient(parameters, (0, 0, index), 32)
-        parameters = take_step(parameters, [gradient], 0.05)
+        parameters = parameters - np.float32(0.05) * gradient
         if index % 4 == 3:
             losses.append(network.loss(parameters))
     assert run.updates[-1] > 10

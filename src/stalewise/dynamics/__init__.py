@@ -2,27 +2,31 @@
 
 from stalewise.dynamics.characteristic import Root, gain_limit, rightmost_root
 from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
+from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.limits import (
     StepLimit,
     constant_step_limit,
     decay_rate,
     jitter_weight,
     learning_rate_at,
-    memoryless_step_limit,
     stationary_variance,
     step_limit,
 )
-from stalewise.dynamics.recursion import decay_per_update, memoryless_second_moment, transient
+from stalewise.dynamics.memoryless import memoryless_second_moment, memoryless_step_limit
+from stalewise.dynamics.recursion import decay_per_update, noise_response, reciprocal_series, transient
 from stalewise.dynamics.sdde import SDDE, ArrivalEquation, HittingTimes, Jumps, SamplePaths
 
 __all__ = [
+    "NO_INERTIA",
     "SDDE",
     "ArrivalEquation",
     "Dispersion",
     "HittingTimes",
+    "Inertia",
     "Jumps",
     "Root",
     "SamplePaths",
+    "StepFilter",
     "StepLimit",
     "constant_step_limit",
     "decay_along",
@@ -34,6 +38,8 @@ __all__ = [
     "learning_rate_at",
     "memoryless_second_moment",
     "memoryless_step_limit",
+    "noise_response",
+    "reciprocal_series",
     "rightmost_root",
     "stationary_variance",
     "step_limit",

@@ -15,13 +15,14 @@ mean over time: how long a value stands is not independent of it.
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.recursion import mean_square_step_limit, mean_step_limit, noise_gain
 from stalewise.staleness import Arrivals, StalenessLaw
 
@@ -59,19 +60,23 @@ class Dispersion:
 
 
 @functools.lru_cache(maxsize=512)
-def dispersion(arrivals: Arrivals) -> Dispersion | None:
+def dispersion(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Dispersion | None:
     """Measure it along the arrivals' path; None if they have none, or its limit lies out of reach.
 
     Steps are those of ``arrivals``, in blocks if it counts in blocks. Standard error of the limit: 0.1 to 0.5 % for
     delays of coefficient of variation up to 0.5, 1 to 3 % for memoryless ones, whose moments grow by rare events.
+    Weight decay is not measured: it changes the limit as it does that of the index equation.
     """
     if arrivals.path is None:
         return None
-    block, law = arrivals.block, arrivals.staleness
+    if inertia.decay > 0.0:
+        return _decayed(arrivals, inertia)
+    block, law, how = arrivals.block, arrivals.staleness, inertia.filter(arrivals.block)
     along, lasted = _along_path(arrivals)
-    mean_limit = mean_step_limit(law)
-    guess = mean_square_step_limit(law, mean_limit, weight=1.0 / block, precision=0.03) / block
-    cycle = math.sqrt(float(law.pmf @ (block * np.arange(len(law.pmf)) + 1.0) ** 2))
+    along = along._replace(how=_numbers(inertia.filter()))
+    mean_limit = mean_step_limit(law, how)
+    guess = mean_square_step_limit(law, mean_limit, how, weight=1.0 / block, precision=0.03) / block
+    cycle = math.sqrt(float(law.pmf @ (block * np.arange(len(law.pmf)) + 1.0 + inertia.filter().lag) ** 2))
     if len(along.ends) < 2 * GROUPS * int((TO + 1.0) * cycle):
         return None
     found = _limit(guess, along, cycle)
@@ -82,21 +87,36 @@ def dispersion(arrivals: Arrivals) -> Dispersion | None:
     normals, shares, noise = np.random.default_rng(0).standard_normal(len(along.ends)), [], 1.0
     for knot in KNOTS[:-1]:
         seen, noise = _variance(*along, knot * step, normals, lasted)
-        shares.append(_weight_for(knot * limit, law, seen / noise / block))
+        shares.append(_weight_for(knot * limit, law, how, seen / noise / block))
     # at the mean's limit by the index equation there is no pole to put: its own is kept
-    shares.append(_weight_for(limit, law, math.inf) if limit < NEAR * mean_limit else shares[-1])
+    shares.append(_weight_for(limit, law, how, math.inf) if limit < NEAR * mean_limit else shares[-1])
     usual = arrivals.weight_square / arrivals.weight_mean**2 / arrivals.gradients_a_step
     return Dispersion(limit, error, tuple(shares), noise / usual)
 
 
-def decay_along(step: float, arrivals: Arrivals, updates: int) -> Array:
+def _decayed(arrivals: Arrivals, inertia: Inertia) -> Dispersion | None:
+    """`dispersion` with weight decay, from the one without."""
+    without = replace(inertia, decay=0.0)
+    found, law, share = dispersion(arrivals, without), arrivals.staleness, 1.0 / arrivals.block
+    if found is None:
+        return None
+    index, index_without = (
+        mean_square_step_limit(law, None, each.filter(arrivals.block), weight=share, precision=1e-4)
+        for each in (inertia, without)
+    )
+    limit = found.limit * index / index_without
+    return replace(found, limit=limit)
+
+
+def decay_along(step: float, arrivals: Arrivals, updates: int, inertia: Inertia = NO_INERTIA) -> Array:
     """Mean of x_k^2 along the arrivals' path from x = 1, without noise, shape (updates + 1,).
 
     Averaged over 400 stretches of the path or more, unless these were shorter than 40 cycles; what does not fit goes on
     at the rate of the last third.
     """
     along, _ = _along_path(arrivals)
-    cycles = round(LONG * (arrivals.staleness.mean + 1.0) * arrivals.block)
+    along = along._replace(how=_numbers(inertia.filter()))
+    cycles = round(LONG * ((arrivals.staleness.mean + 1.0) * arrivals.block + inertia.filter().lag))
     length = min(updates * arrivals.block, max(len(along.ends) // STRETCHES, cycles))
     moments = _second_moments(*along, np.array([step / arrivals.block]), length, 1)[0, :: arrivals.block, 0]
     moments /= moments[0]
@@ -109,12 +129,17 @@ def decay_along(step: float, arrivals: Arrivals, updates: int) -> Array:
 
 
 class _Along(NamedTuple):
-    """A path as compiled code takes it: weights by staleness are over their mean, the ring is a power of two."""
+    """A path as compiled code takes it: weights by staleness are over their mean, the ring is a power of two.
+
+    ``how``: what x takes off of a gradient, and of the velocity; what a step keeps of the velocity; weight decay over
+    curvature.
+    """
 
     staleness: NDArray[np.int32]
     ends: NDArray[np.int64]
     weights: Array
     ring: int
+    how: tuple[float, float, float, float]
 
 
 @functools.lru_cache(maxsize=2)
@@ -125,12 +150,16 @@ def _along_path(arrivals: Arrivals) -> tuple[_Along, Array]:
     weights = arrivals.weight.of(np.arange(path.staleness.max() + 1)) / arrivals.weight_mean
     ring = 1 << math.ceil(math.log2(len(weights) + 1))
     lasted = np.diff(path.times, append=path.times[-1])
-    return _Along(path.staleness, path.ends, weights, ring), lasted
+    return _Along(path.staleness, path.ends, weights, ring, _numbers(NO_INERTIA.filter())), lasted
 
 
-def _weight_for(step: float, law: StalenessLaw, variance: float) -> float:
+def _numbers(how: StepFilter) -> tuple[float, float, float, float]:
+    return how.now, how.carried, how.pole, how.decay
+
+
+def _weight_for(step: float, law: StalenessLaw, how: StepFilter, variance: float) -> float:
     """Weight w that gives this stationary variance for unit noise, 0 at least."""
-    gain = noise_gain(step, law, tolerance=1e-4)
+    gain = noise_gain(step, law, how, tolerance=1e-4)
     return max((1.0 - gain.additive / variance) / (step**2 * (gain.additive - gain.read)), 0.0)
 
 
@@ -175,15 +204,17 @@ def _zero(steps: Array, growth: Array) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _second_moments(staleness, ends, weights, ring, steps, length, groups):  # pragma: no cover
+def _second_moments(staleness, ends, weights, ring, how, steps, length, groups):  # pragma: no cover
     """Sum of x_k^2 over stretches of the path, each begun at x = 1, shape (groups, length + 1, steps)."""
     modes = len(steps)
     out = np.zeros((groups, length + 1, modes))
-    x, pull = np.empty((ring, modes)), np.empty(modes)
+    x, pull, velocity = np.empty((ring, modes)), np.empty(modes), np.empty(modes)
+    taken, carried, kept, decay = how
     stretches = len(ends) // length
     for stretch in range(stretches):
         group = out[stretch * groups // stretches]
         x[:] = 1.0
+        velocity[:] = 0.0
         group[0] += 1.0
         for k in range(length):
             at = stretch * length + k
@@ -196,17 +227,20 @@ def _second_moments(staleness, ends, weights, ring, steps, length, groups):  # p
                     pull[i] += weights[age] * read[i]
             now, new, row = x[k & (ring - 1)], x[(k + 1) & (ring - 1)], group[k + 1]
             for i in range(modes):
-                value = min(max(now[i] - steps[i] * pull[i] / (ends[at] - begin), -HUGE), HUGE)
+                push = steps[i] * (pull[i] / (ends[at] - begin) + decay * now[i])
+                value = min(max(now[i] - taken * push - carried * velocity[i], -HUGE), HUGE)
+                velocity[i] = min(max(kept * velocity[i] + push, -HUGE), HUGE)
                 new[i] = value
                 row[i] += value * value
     return out
 
 
 @njit(cache=True, nogil=True)
-def _variance(staleness, ends, weights, ring, step, normals, lasted):  # pragma: no cover
+def _variance(staleness, ends, weights, ring, how, step, normals, lasted):  # pragma: no cover
     """Mean of x^2 over time in the long run, and mean noise of a step, for unit noise a gradient."""
     x = np.zeros(ring)
-    total = added = time = 0.0
+    taken, carried, kept, decay = how
+    total = added = time = velocity = 0.0
     warm = len(ends) // 20
     for k in range(len(ends)):
         begin = ends[k - 1] if k > 0 else 0
@@ -216,7 +250,10 @@ def _variance(staleness, ends, weights, ring, step, normals, lasted):  # pragma:
             pull += weights[age] * x[(k - age) & (ring - 1)]
             squares += weights[age] * weights[age]
         noise = squares / (ends[k] - begin) ** 2
-        value = x[k & (ring - 1)] - step * pull / (ends[k] - begin) - np.sqrt(noise) * normals[k]
+        now = x[k & (ring - 1)]
+        push = step * (pull / (ends[k] - begin) + decay * now) + np.sqrt(noise) * normals[k]
+        value = now - taken * push - carried * velocity
+        velocity = kept * velocity + push
         x[(k + 1) & (ring - 1)] = value
         if k >= warm:
             total += lasted[k] * value * value

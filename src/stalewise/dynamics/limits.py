@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 
 from stalewise.dynamics.counted import dispersion
+from stalewise.dynamics.inertia import NO_INERTIA, Inertia
+from stalewise.dynamics.memoryless import memoryless_step_limit, memoryless_variance_factor
 from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, variance_factor
 from stalewise.staleness import CONSTANT, Arrivals
 
@@ -23,8 +25,8 @@ class StepLimit:
 
 
 @functools.lru_cache(maxsize=512)
-def step_limit(arrivals: Arrivals) -> StepLimit:
-    r"""Limits of h for a given staleness.
+def step_limit(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> StepLimit:
+    r"""Limits of h for a given staleness, momentum and weight decay.
 
     Exact for synchronous steps (2), constant delays (:math:`2\sin(\pi/(2(2N-1)))`) and memoryless workers (mean
     :math:`4N-2`; mean square :math:`(1+\sqrt{1+8N})/(2N)`). Otherwise the mean square is followed along a path
@@ -33,35 +35,48 @@ def step_limit(arrivals: Arrivals) -> StepLimit:
     staleness is taken as drawn independently, which errs on the safe side for plain async (at most 16 % at 2 workers,
     7 % from 16 on) but not under ``wait``, ``admit`` and ``ssp`` (``method`` says so).
     """
-    law = arrivals.staleness
+    law, how = arrivals.staleness, inertia.filter(arrivals.block)
     if len(law.pmf) == 1:
-        return StepLimit(2.0, 2.0, "exact: nothing is stale")
+        limit = 2.0 if inertia == NO_INERTIA else mean_step_limit(law, how)
+        return StepLimit(limit, limit, "exact: nothing is stale")
     if arrivals.memoryless:
-        block = arrivals.block
-        workers = (round(law.mean) + 1) * block
-        limit = memoryless_step_limit(workers)
-        return StepLimit(block * (4.0 * workers - 2.0), block * limit, "exact: memoryless workers, closed moments")
+        return _memoryless_limit(arrivals, inertia)
     if law.method == CONSTANT:
-        limit = arrivals.block * constant_step_limit(round((law.mean + 0.5) * arrivals.block + 0.5))
+        limit = mean_step_limit(law, how)
+        if inertia == NO_INERTIA:
+            limit = arrivals.block * constant_step_limit(round((law.mean + 0.5) * arrivals.block + 0.5))
         return StepLimit(limit, limit, "exact: constant delays")
     coarse = arrivals.coarse
-    mean, block = mean_step_limit(coarse.staleness), coarse.block / arrivals.block
-    found = dispersion(coarse)
+    how = inertia.filter(coarse.block)
+    mean, block = mean_step_limit(coarse.staleness, how), coarse.block / arrivals.block
+    found = dispersion(coarse, inertia)
     if found is not None:
         method = f"growth of the second moment along a run in virtual time, standard error {100 * found.error:.1g} %"
         return StepLimit(max(mean, found.limit) / block, found.limit / block, method)
-    square = mean_square_step_limit(coarse.staleness, mean, weight=1.0 / coarse.block)
+    square = mean_square_step_limit(coarse.staleness, mean, how, weight=1.0 / coarse.block)
     return StepLimit(
         mean / block, square / block, "index equation, independent staleness (conservative if nobody waits)"
     )
 
 
-def jitter_weight(step: float, arrivals: Arrivals) -> float:
+def _memoryless_limit(arrivals: Arrivals, inertia: Inertia) -> StepLimit:
+    """Exact; with momentum, workers counted in blocks are as many as there are blocks."""
+    block, method = arrivals.block, "exact: memoryless workers, closed moments"
+    workers = round(arrivals.staleness.mean) + 1
+    if inertia == NO_INERTIA:
+        workers *= block
+        return StepLimit(block * (4.0 * workers - 2.0), block * memoryless_step_limit(workers), method)
+    how = inertia.filter(block)
+    square = memoryless_step_limit(workers, how)
+    return StepLimit(max(mean_step_limit(arrivals.staleness, how), square), square, method)
+
+
+def jitter_weight(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> float:
     r"""Share of the staleness jitter that acts as independent noise on a mode of this h, see `variance_factor`.
 
     As measured along the path of the arrivals, if they have one; else the heuristic :math:`c^2/(1+c^2)`.
     """
-    found = dispersion(arrivals)
+    found = dispersion(arrivals, inertia)
     return arrivals.dispersion_weight if found is None else found.weight(step)
 
 
@@ -84,12 +99,9 @@ def constant_step_limit(workers: int) -> float:
     return 2.0 * math.sin(math.pi / (2.0 * (2.0 * workers - 1.0)))
 
 
-def memoryless_step_limit(workers: int) -> float:
-    r"""Mean-square limit of h for N exponential workers: :math:`h N < (1+\sqrt{1+8N})/2`."""
-    return (1.0 + math.sqrt(1.0 + 8.0 * workers)) / (2.0 * workers)
-
-
-def stationary_variance(step: float, noise: float, arrivals: Arrivals, *, weight: float | None = None) -> float:
+def stationary_variance(
+    step: float, noise: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA, *, weight: float | None = None
+) -> float:
     r"""Variance of x in the long run, infinite at or past the limit.
 
     Exact for memoryless workers, :math:`V = \nu (1+\alpha)/(h(2-h(\alpha-1)))` with :math:`\alpha = hN`, and for
@@ -100,31 +112,31 @@ def stationary_variance(step: float, noise: float, arrivals: Arrivals, *, weight
         step: h = learning rate x curvature.
         noise: Variance of one step's noise, learning rate^2 x gradient-noise variance / gradients a step.
         arrivals: Staleness of the schedule.
+        inertia: Momentum and weight decay.
         weight: Share of the staleness jitter that acts as independent noise, if not that estimate.
     """
-    if step >= step_limit(arrivals).mean_square:
+    if step >= step_limit(arrivals, inertia).mean_square:
         return math.inf
+    how = inertia.filter(arrivals.block)
     if arrivals.memoryless:
-        alpha = step * (round(arrivals.staleness.mean) + 1)
-        return noise * (1.0 + alpha) / (step * (2.0 - step * (alpha - 1.0)))
-    return noise * variance_factor(
-        step, arrivals.staleness, jitter_weight(step, arrivals) if weight is None else weight
-    )
+        return noise * memoryless_variance_factor(step, round(arrivals.staleness.mean) + 1, how)
+    share = jitter_weight(step, arrivals, inertia) if weight is None else weight
+    return noise * variance_factor(step, arrivals.staleness, share, how)
 
 
-def decay_rate(step: float, arrivals: Arrivals) -> float | None:
+def decay_rate(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> float | None:
     r"""Decay of a mode's mean [1/s]: rate x log of the smallest zero; None for heavy tails, where no rate exists.
 
     Memoryless workers: zeros of :math:`(z-1)(z-(1-1/N)) + hz/N`.
     """
     if arrivals.heavy_tailed and len(arrivals.staleness.pmf) > 1:
         return None
-    if arrivals.memoryless:
+    if arrivals.memoryless and inertia == NO_INERTIA:
         workers = round(arrivals.staleness.mean) + 1
         half = 0.5 * (2.0 - (1.0 + step) / workers)
         product = 1.0 - 1.0 / workers
         square = half * half - product
         modulus = math.sqrt(product) if square < 0 else abs(half) + math.sqrt(square)
         return -arrivals.rate * math.log(modulus) if modulus > 0 else None
-    found = arrivals.rate * decay_per_update(step, arrivals.staleness)
+    found = arrivals.rate * decay_per_update(step, arrivals.staleness, inertia.filter(arrivals.block))
     return found if math.isfinite(found) else None

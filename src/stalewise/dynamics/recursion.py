@@ -4,32 +4,47 @@ r"""The delayed recursion: one curvature mode, counted in updates.
 
 with staleness K of generating function P. With :math:`w = 1/z` the mean's characteristic function is
 :math:`c(w) = 1 - w + h\,w\,P(w)`: the mean is stable if no zero lies in the closed unit disc, and it decays by the
-modulus of the smallest zero every update.
+modulus of the smallest zero every update. Momentum and weight decay change c (`stalewise.dynamics.inertia`); what a
+gradient moves x by in this and later updates is then :math:`X = B/c`, without them :math:`1/c`.
 """
 
+import cmath
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import optimize, signal
 
+from stalewise.dynamics.inertia import NO_FILTER, StepFilter
 from stalewise.errors import NotConvergedError
 from stalewise.staleness import StalenessLaw
 
 Array = NDArray[np.float64]
 LONGEST_TRANSFORM = 1 << 22
 RECURSED = 10**9  # coefficients x updates that are worked off one by one
-SLOW = 0.1  # below this h (E K + 1), the response has one sharp peak, at zero frequency
+SLOW = 0.1  # below this h gain (E K + 1 + lag), the response has one sharp peak, at zero frequency
 
 
-def characteristic_coefficients(step: float, pmf: Array) -> Array:
-    """Coefficients of c(w) = 1 - w + step w P(w), lowest power first, shape (len(pmf) + 1,)."""
-    coefficients = np.concatenate([[1.0], step * pmf])
-    coefficients[1] -= 1.0
+def characteristic_coefficients(step: float, pmf: Array, how: StepFilter = NO_FILTER) -> Array:
+    """Coefficients of c(w), lowest power first, shape (len(pmf) + 1,), with momentum (at least len(pmf) + 2,)."""
+    pulled = step * _pulled(pmf, how)
+    own = np.array([1.0, -1.0 - how.pole, how.pole] if how.pole > 0.0 else [1.0, -1.0])
+    coefficients = np.zeros(max(len(pulled), len(own)))
+    coefficients[: len(pulled)] = pulled
+    coefficients[: len(own)] += own
     return coefficients
+
+
+def _pulled(pmf: Array, how: StepFilter) -> Array:
+    """Coefficients of w B(w) (P(w) + decay)."""
+    pulled = np.concatenate([[0.0], pmf])
+    pulled[1] += how.decay
+    if how.later == 0.0:
+        return how.now * pulled
+    return np.convolve(pulled, [how.now, how.later])
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class NoiseGain:
     r"""How the recursion amplifies noise.
 
     Attributes:
-        additive: :math:`g_0 = \frac1\pi\int_0^\pi |c|^{-2} d\theta`: variance of x for unit white noise.
+        additive: :math:`g_0 = \frac1\pi\int_0^\pi |B/c|^2 d\theta`: variance of x for unit white noise.
         read: :math:`g_1`, the same with :math:`|P|^2` in the numerator: variance of the mean read.
     """
 
@@ -45,31 +60,32 @@ class NoiseGain:
     read: float
 
 
-def noise_gain(step: float, law: StalenessLaw, *, tolerance: float = 1e-8) -> NoiseGain:
+def noise_gain(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER, *, tolerance: float = 1e-8) -> NoiseGain:
     r"""Integrals of the frequency response, to ``tolerance``.
 
     Where the response is broad, the trapezoid rule on the unit circle, refined until it agrees with itself. A slow
     mode (:math:`h(E K + 1)` below 0.1) has a peak of width h at zero frequency, made by the one zero
     :math:`w_0 = e^\delta`, :math:`\delta \approx h`, just outside the circle: there the integral is taken on a
     larger circle that encloses :math:`w_0` and no other zero, and its residue,
-    :math:`-1/(w_0 c'(w_0) c(1/w_0))`, is added.
+    :math:`-B(w_0)B(1/w_0)/(w_0 c'(w_0) c(1/w_0))`, is added.
 
     Args:
         step: h = learning rate x curvature; the mean must be stable.
         law: Staleness of an applied gradient.
+        how: Momentum and weight decay.
         tolerance: Relative, of the additive gain.
 
     Raises:
         NotConvergedError: The mode is at its stability limit.
     """
-    if step * (law.mean + 1.0) < SLOW:
-        slow = _slow_noise_gain(step, law)
+    if _is_slow(step, law, how):
+        slow = _slow_noise_gain(step, law, how)
         if slow is not None:
             return slow
-    length = 1 << math.ceil(math.log2(8 * len(law.pmf) + 64))
+    length = 1 << math.ceil(math.log2(8 * len(law.pmf) + 64 / (1.0 - how.pole)))
     previous = np.inf
     while length <= LONGEST_TRANSFORM:
-        additive, read = _circle_integrals(step, law.pmf, 0.0, length)
+        additive, read = _circle_integrals(step, law.pmf, how, 0.0, length)
         if abs(additive - previous) <= tolerance * additive:
             return NoiseGain(additive, read)
         previous = additive
@@ -77,69 +93,84 @@ def noise_gain(step: float, law: StalenessLaw, *, tolerance: float = 1e-8) -> No
     raise NotConvergedError(f"frequency response of step {step:g} is too sharp: the mode is at its stability limit")
 
 
-def _circle_integrals(step: float, pmf: Array, log_radius: float, length: int) -> tuple[float, float]:
-    r"""Means of :math:`1/(c(w)c(1/w))`, and of that times :math:`P(w)P(1/w)`, over a circle, by ``length`` points."""
+def _is_slow(step: float, law: StalenessLaw, how: StepFilter) -> bool:
+    return step * how.gain * (1.0 + how.decay) * (law.mean + 1.0 + how.lag) < SLOW
+
+
+def _circle_integrals(step: float, pmf: Array, how: StepFilter, log_radius: float, length: int) -> tuple[float, float]:
+    r"""Means of :math:`B(w)B(1/w)/(c(w)c(1/w))`, and of that times :math:`P(w)P(1/w)`, over a circle."""
     powers = np.arange(len(pmf)) * log_radius
     outside, inside = np.fft.rfft(pmf * np.exp(powers), length), np.conj(np.fft.rfft(pmf * np.exp(-powers), length))
     w = np.exp(log_radius - 2j * np.pi * np.arange(length // 2 + 1) / length)
-    power = 1.0 / ((1.0 - w + step * w * outside) * (1.0 - 1.0 / w + step / w * inside))
+    power = _response(w, step, outside, how) * _response(1.0 / w, step, inside, how)
     weights = np.full(len(power), 2.0 / length)
     weights[[0, -1]] /= 2.0
     return float(weights @ power.real), float(weights @ (power * outside * inside).real)
 
 
-def _at_real(delta: float, step: float, law: StalenessLaw) -> tuple[float, float]:
+def _response(w: Any, step: float, delayed: Any, how: StepFilter) -> Any:
+    """B/c at points w where P is ``delayed``."""
+    numerator = how.now + how.later * w
+    return numerator / ((1.0 - w) * (1.0 - how.pole * w) + step * w * numerator * (delayed + how.decay))
+
+
+def _at_real(delta: float, step: float, law: StalenessLaw, how: StepFilter) -> tuple[float, float]:
     r"""C and :math:`c' w` at the real point :math:`w = e^\delta`, without cancellation near 1."""
-    ages = np.arange(1.0, len(law.pmf) + 1.0)
+    pulled = _pulled(law.pmf, how)[1:]
+    powers = np.arange(1.0, len(pulled) + 1.0)
     with np.errstate(over="ignore"):
-        terms = law.pmf * np.exp(delta * ages)
-    return step * float(terms.sum()) - math.expm1(delta), step * float(terms @ ages) - math.exp(delta)
+        terms = pulled * np.exp(delta * powers)
+    w, below = math.exp(delta), -math.expm1(delta)
+    kept = 1.0 - how.pole * w
+    return step * float(terms.sum()) + below * kept, step * float(terms @ powers) - w * kept - below * how.pole * w
 
 
-def _slow_zero(step: float, law: StalenessLaw) -> float | None:
+def _slow_zero(step: float, law: StalenessLaw, how: StepFilter) -> float | None:
     """Logarithm of the real zero of c nearest to the unit circle, from outside, by Newton's method; None if none is."""
     delta, change = 0.0, math.inf
     for _ in range(50):
-        value, slope = _at_real(delta, step, law)
+        value, slope = _at_real(delta, step, law, how)
         change = value / slope
         delta -= change
         if not abs(change) > 1e-15 * delta:
             break
-    return delta if math.isfinite(delta) and 0 < delta < 2.0 * step and abs(change) <= 1e-12 * delta else None
+    most = 2.0 * step * how.gain * (1.0 + how.decay)
+    return delta if math.isfinite(delta) and 0 < delta < most and abs(change) <= 1e-12 * delta else None
 
 
-def _gaps_beyond(delta: float, step: float, law: StalenessLaw) -> Iterator[float]:
+def _gaps_beyond(delta: float, step: float, law: StalenessLaw, how: StepFilter) -> Iterator[float]:
     r"""Gaps g, widest first, such that the circle of radius :math:`e^{\delta+g}` encloses one zero of c alone."""
-    coefficients = characteristic_coefficients(step, law.pmf)
-    ages = len(law.pmf)
-    for gap in (0.3 / (law.mean + 1.0), 0.05 / (law.mean + 1.0), 5.0 / ages, 1.0 / ages):
+    coefficients = characteristic_coefficients(step, law.pmf, how)
+    ages, mean = len(coefficients) - 1, law.mean + 1.0 + how.lag
+    for gap in (0.3 / mean, 0.05 / mean, 5.0 / ages, 1.0 / ages):
         if (delta + gap) * ages < 600.0 and zeros_inside(coefficients, math.exp(delta + gap)) == 1:
             yield gap
 
 
-def _slow_noise_gain(step: float, law: StalenessLaw) -> NoiseGain | None:
+def _slow_noise_gain(step: float, law: StalenessLaw, how: StepFilter) -> NoiseGain | None:
     """`noise_gain` of a slow mode; None where no circle separates its zero from the others (heavy tails)."""
     ages = np.arange(len(law.pmf))
-    delta = _slow_zero(step, law)
+    delta = _slow_zero(step, law, how)
     if delta is None:
         return None
-    _, slope = _at_real(delta, step, law)
-    left, _ = _at_real(-delta, step, law)
+    _, slope = _at_real(delta, step, law, how)
+    left, _ = _at_real(-delta, step, law, how)
     outside, inside = float(law.pmf @ np.exp(delta * ages)), float(law.pmf @ np.exp(-delta * ages))
-    residue = -1.0 / (slope * left)
-    for gap in _gaps_beyond(delta, step, law):
+    w = math.exp(delta)
+    residue = -(how.now + how.later * w) * (how.now + how.later / w) / (slope * left)
+    for gap in _gaps_beyond(delta, step, law, how):
         log_radius = delta + gap
         length = 1 << math.ceil(math.log2(max(8 * len(ages), 40.0 / gap) + 64))
         if length > LONGEST_TRANSFORM:
             continue
-        additive, read = _circle_integrals(step, law.pmf, log_radius, length)
-        again, _ = _circle_integrals(step, law.pmf, log_radius, 2 * length)
+        additive, read = _circle_integrals(step, law.pmf, how, log_radius, length)
+        again, _ = _circle_integrals(step, law.pmf, how, log_radius, 2 * length)
         if abs(again - additive) <= 1e-9 * (additive + residue):
             return NoiseGain(additive + residue, read + residue * outside * inside)
     return None
 
 
-def variance_factor(step: float, law: StalenessLaw, weight: float) -> float:
+def variance_factor(step: float, law: StalenessLaw, weight: float, how: StepFilter = NO_FILTER) -> float:
     r"""Stationary variance of x for unit noise a step: :math:`g_0/(1 - w h^2 (g_0 - g_1))`, infinite past its pole.
 
     Args:
@@ -147,22 +178,24 @@ def variance_factor(step: float, law: StalenessLaw, weight: float) -> float:
         law: Staleness of an applied gradient.
         weight: Share w of the staleness jitter that acts as independent noise: 0 for constant delays, 1 for
             independent staleness (an upper bound).
+        how: Momentum and weight decay.
     """
-    gain = noise_gain(step, law)
+    gain = noise_gain(step, law, how)
     left = 1.0 - weight * step**2 * (gain.additive - gain.read)
     return gain.additive / left if left > 0 else math.inf
 
 
-def mean_step_limit(law: StalenessLaw) -> float:
+def mean_step_limit(law: StalenessLaw, how: StepFilter = NO_FILTER) -> float:
     r"""Smallest h at which the mean loses stability: least real :math:`(w - 1)/(w P(w)) > 0` on :math:`|w| = 1`.
 
+    With momentum, the least real :math:`-(1 - w)(1 - \beta w)/(w B(w)(P(w) + \rho/\lambda))`.
     Crossings of the real axis are bracketed on a grid by the sign of :math:`\Im\{(w-1)\overline{wP(w)}\}` and
     polished. Where P is below 1e-9 the crossing would lie beyond h = 1e9 times :math:`|w - 1|`: none is looked for.
     """
-    length = 1 << math.ceil(math.log2(32 * len(law.pmf) + 256))
+    length = 1 << math.ceil(math.log2(32 * len(law.pmf) + 256 / (1.0 - how.pole)))
     angle = 2.0 * np.pi * np.arange(1, length // 2 + 1) / length
     w = np.exp(-1j * angle)
-    delayed = w * np.fft.rfft(law.pmf, length)[1:]
+    delayed = _undamped(w, np.fft.rfft(law.pmf, length)[1:], how)
     turned = (w - 1.0) * np.conj(delayed)
     size = np.maximum(np.abs(delayed), 1e-300) ** 2
     best = math.inf
@@ -173,9 +206,12 @@ def mean_step_limit(law: StalenessLaw) -> float:
     crossings = np.flatnonzero((imaginary[:-1] * imaginary[1:] < 0) & (size[:-1] > 1e-18))
     values = turned.real[crossings] / size[crossings]
 
-    def at(theta: float) -> complex:
+    def pulled(theta: float) -> complex:
         w = np.exp(-1j * theta)
-        return complex((w - 1.0) * np.conj(w * law.generating_function(w)))
+        return complex(_undamped(w, law.generating_function(w), how))
+
+    def at(theta: float) -> complex:
+        return (cmath.exp(-1j * theta) - 1.0) * pulled(theta).conjugate()
 
     for i in crossings[np.argsort(values)]:
         if turned.real[i] <= 0 and turned.real[i + 1] <= 0:
@@ -185,7 +221,7 @@ def mean_step_limit(law: StalenessLaw) -> float:
         theta = float(low + share * (high - low))
         if at(low).imag * at(high).imag < 0:
             theta = float(optimize.root_scalar(lambda t: at(t).imag, bracket=(low, high), xtol=1e-15).root)
-        value = at(theta).real / abs(complex(law.generating_function(np.exp(-1j * theta)))) ** 2
+        value = at(theta).real / abs(pulled(theta)) ** 2
         if 0 < value < best:
             best = value
         elif value > 4 * best:
@@ -193,22 +229,32 @@ def mean_step_limit(law: StalenessLaw) -> float:
     return best
 
 
+def _undamped(w: Any, delayed: Any, how: StepFilter) -> Any:
+    """What h is multiplied by in c, over 1 - beta w, at points w where P is ``delayed``."""
+    return w * (how.now + how.later * w) * (delayed + how.decay) / (1.0 - how.pole * w)
+
+
 def mean_square_step_limit(
-    law: StalenessLaw, mean_limit: float | None = None, *, weight: float = 1.0, precision: float = 1e-6
+    law: StalenessLaw,
+    mean_limit: float | None = None,
+    how: StepFilter = NO_FILTER,
+    *,
+    weight: float = 1.0,
+    precision: float = 1e-6,
 ) -> float:
     r"""Largest h with :math:`w h^2 (g_0 - g_1) < 1`: mean-square stable, for w = 1 with independent staleness.
 
     Exact for constant staleness (there it is the mean limit). In closed systems conservative: up to 16 % at 2
     workers, 7 % from 16 workers on. ``precision`` is relative.
     """
-    upper = mean_step_limit(law) if mean_limit is None else mean_limit
+    upper = mean_step_limit(law, how) if mean_limit is None else mean_limit
     if law.variance < 1e-12:
         return upper
     upper = min(upper, 1e6)
 
     def excess(step: float) -> float:
         try:
-            gain = noise_gain(step, law, tolerance=10.0 * precision)
+            gain = noise_gain(step, law, how, tolerance=10.0 * precision)
         except NotConvergedError:
             return math.inf
         return weight * step**2 * (gain.additive - gain.read) - 1.0
@@ -224,19 +270,19 @@ def mean_square_step_limit(
     return low * upper
 
 
-def decay_per_update(step: float, law: StalenessLaw) -> float:
+def decay_per_update(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER) -> float:
     r"""Decay exponent of the mean per update: log of the modulus of the smallest zero of c(w); below 0 if it grows.
 
     A slow mode's zero is real and found by Newton's method, and counted to be alone. Otherwise the zero is bracketed
     by counting zeros inside circles (argument principle on an equally spaced, refined grid) and polished by Newton's
     method.
     """
-    scale = law.mean + 1.0
-    if step * scale < SLOW:
-        slow = _slow_zero(step, law)
-        if slow is not None and next(_gaps_beyond(slow, step, law), None) is not None:
+    scale = law.mean + 1.0 + how.lag
+    if _is_slow(step, law, how):
+        slow = _slow_zero(step, law, how)
+        if slow is not None and next(_gaps_beyond(slow, step, law, how), None) is not None:
             return slow
-    coefficients = characteristic_coefficients(step, law.pmf)
+    coefficients = characteristic_coefficients(step, law.pmf, how)
     low, high = -0.5, 0.0
     if zeros_inside(coefficients, 1.0):
         low, high = -2.0, 0.0
@@ -295,7 +341,10 @@ class Moments:
     second: Array
 
 
-def transient(step: float, noise: float, start: float, law: StalenessLaw, weight: float, updates: int) -> Moments:
+def transient(
+    step: float, noise: float, start: float, law: StalenessLaw, weight: float, updates: int,
+    how: StepFilter = NO_FILTER,
+) -> Moments:  # fmt: skip
     r"""Moments of the recursion from a standing start, every first gradient computed at the start.
 
     The mean solves the averaged recursion. The variance is the fundamental solution's square convolved with the noise
@@ -309,20 +358,39 @@ def transient(step: float, noise: float, start: float, law: StalenessLaw, weight
         law: Staleness of an applied gradient.
         weight: Share w, see `variance_factor`.
         updates: How many updates to compute.
+        how: Momentum and weight decay.
     """
-    coefficients = characteristic_coefficients(step, law.pmf)
+    coefficients = characteristic_coefficients(step, law.pmf, how)
     tail = np.zeros(updates + 1)
     survival = 1.0 - np.cumsum(law.pmf)
     tail[: min(len(survival), updates + 1)] = np.maximum(survival[: updates + 1], 0.0)
-    forcing = np.concatenate([[1.0], -step * tail[:-1]])
+    forcing = -step * _filtered(np.concatenate([[0.0], tail[:-1]]), how)
+    forcing[:2] += np.array([1.0, -how.pole])[: updates + 1]
     with np.errstate(over="ignore", invalid="ignore"):
         fundamental = reciprocal_series(coefficients, updates + 1)
         shape = signal.fftconvolve(fundamental, forcing)[: updates + 1]
         mean = start * shape
         variance = np.zeros(updates + 1)
         if noise > 0 or weight > 0:
-            variance = _variance(step, noise, mean, start, law, weight, tail, fundamental)
+            kick = _filtered(fundamental, how)
+            variance = _variance(step, noise, mean, start, law, weight, tail, kick, how)
         return Moments(mean, mean**2 + variance)
+
+
+def noise_response(step: float, law: StalenessLaw, weight: float, updates: int, how: StepFilter = NO_FILTER) -> Array:
+    """Variance of x after 0, 1, ..., ``updates`` updates for unit noise in the first of them; see `transient`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        kick = _filtered(reciprocal_series(characteristic_coefficients(step, law.pmf, how), updates + 1), how)
+        impulse = np.zeros(updates + 1)
+        impulse[0] = 1.0
+        return _amplified(kick**2, impulse, _feedback(step, law, weight, how), law)
+
+
+def _filtered(series: Array, how: StepFilter) -> Array:
+    """Coefficients of B(w) times a series, as many."""
+    filtered = how.now * series
+    filtered[1:] += how.later * series[:-1]
+    return filtered
 
 
 def reciprocal_series(coefficients: Array, length: int) -> Array:
@@ -349,21 +417,33 @@ def reciprocal_series(coefficients: Array, length: int) -> Array:
 
 
 def _variance(
-    step: float, noise: float, mean: Array, start: float, law: StalenessLaw, weight: float, tail: Array, kernel: Array
-) -> Array:
+    step: float, noise: float, mean: Array, start: float, law: StalenessLaw, weight: float, tail: Array, kernel: Array,
+    how: StepFilter,
+) -> Array:  # fmt: skip
     count = len(mean)
-    square = kernel**2
     source = np.full(count, noise)
-    feedback = 0.0
-    if weight > 0 and law.variance > 0:
+    feedback = _feedback(step, law, weight, how)
+    if feedback > 0:
         read_square = signal.fftconvolve(mean**2, law.pmf)[:count] + tail * start**2
         read = signal.fftconvolve(mean, law.pmf)[:count] + tail * start
         source = source + weight * step**2 * np.maximum(read_square - read**2, 0.0)
-        try:
-            gain = noise_gain(step, law)
-            feedback = weight * step**2 * (1.0 - gain.read / gain.additive)
-        except NotConvergedError:
-            feedback = weight * step**2
+    return _amplified(kernel**2, source, feedback, law)
+
+
+def _feedback(step: float, law: StalenessLaw, weight: float, how: StepFilter) -> float:
+    """What of the variance of x comes back as noise of the next steps, by the choice of the past."""
+    if weight <= 0 or law.variance <= 0:
+        return 0.0
+    try:
+        gain = noise_gain(step, law, how)
+        return weight * step**2 * (1.0 - gain.read / gain.additive)
+    except NotConvergedError:
+        return weight * step**2
+
+
+def _amplified(square: Array, source: Array, feedback: float, law: StalenessLaw) -> Array:
+    """Variance made by a source of noise, and by what comes back of it."""
+    count = len(source)
     variance = _accumulate(square, source)
     for _ in range(200 if feedback > 0 else 0):
         more = source + feedback * signal.fftconvolve(variance, law.pmf)[:count]
@@ -378,27 +458,3 @@ def _variance(
 def _accumulate(square: Array, source: Array) -> Array:
     """V_k = sum over i < k of square[k - 1 - i] source[i]."""
     return np.concatenate([[0.0], np.maximum(signal.fftconvolve(square, source)[: len(source) - 1], 0.0)])
-
-
-@njit(cache=True)
-def memoryless_second_moment(step, noise, start, workers, updates):  # pragma: no cover
-    r"""Exact :math:`E x_k^2` for equal exponential workers: the four moments that close.
-
-    A = E x^2, B = E x y, C = E y_i^2, D = E y_i y_j, with y what a worker has read:
-    A' = A - 2hB + h^2 C + noise, B' = A'/N + (1 - 1/N)(B - hD), C' = A'/N + (1 - 1/N) C,
-    D' = (2/N)(B - hD) + (1 - 2/N) D.
-
-    Args: step h; noise a step (learning rate^2 x variance); start; workers N; updates. Returns shape (updates + 1,).
-    """
-    out = np.empty(updates + 1)
-    a = b = c = d = start * start
-    n = 1.0 / workers
-    out[0] = a
-    for k in range(updates):
-        a = a - 2.0 * step * b + step * step * c + noise
-        own = b - step * d
-        b = a * n + (1.0 - n) * own
-        c = a * n + (1.0 - n) * c
-        d = 2.0 * n * own + (1.0 - 2.0 * n) * d if workers > 1 else 0.0
-        out[k + 1] = a
-    return out

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from scipy import optimize
 
-from stalewise.dynamics import learning_rate_at, step_limit
 from stalewise.planning.search import (
     MARGIN,
     Candidate,
@@ -20,6 +19,7 @@ from stalewise.planning.search import (
     synchronous_sentence,
     under,
 )
+from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
 from stalewise.protocol.rules import ONE_EACH
 from stalewise.staleness import Arrivals, arrivals
@@ -103,8 +103,7 @@ def _tune(study: Study, seed: int, best: float) -> _Tuned:
     """Best learning rate below the margin: down a ladder, then refined between its neighbours."""
     probe = study if study.schedule.learning_rate else study.with_schedule(learning_rate=1.0)
     timing = arrivals(probe, seed=seed)
-    largest = float(study.workload.modes()[0].max())
-    limit = learning_rate_at(step_limit(timing).mean_square, largest, timing, study.schedule.local_steps)
+    limit = learning_rate_limit(study, timing).mean_square
     longest = 4.0 * best
 
     def evaluate(rate: float) -> _Tuned:

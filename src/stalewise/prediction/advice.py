@@ -1,7 +1,6 @@
 """The number that would do, where a schedule diverges or gradient noise holds the loss above the target."""
 
-from stalewise.dynamics import learning_rate_at, step_limit
-from stalewise.prediction.limit import stiffest
+from stalewise.prediction.modes import learning_rate_limit, stiffest
 from stalewise.prediction.quadratic import noise_floor
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
@@ -21,7 +20,7 @@ def advise(study: Study, answer: Trajectory, *, seed: int = 0) -> str | None:
     if (answer.time_to_target.mean is not None and not answer.diverges) or study.schedule.trigger > 0:
         return None
     timing = arrivals(study, seed=seed)
-    limit = learning_rate_at(step_limit(timing).mean_square, stiffest(study)[0], timing, study.schedule.local_steps)
+    limit = learning_rate_limit(study, timing).mean_square
     if answer.diverges:
         return _stable_rate(study, limit)
     return _lower_floor(study, timing, limit) if study.workload.is_quadratic else None

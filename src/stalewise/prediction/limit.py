@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from stalewise import checks
-from stalewise.dynamics import StepLimit, learning_rate_at, step_limit
-from stalewise.landscape import curvature_at_start
+from stalewise.dynamics import StepLimit
+from stalewise.prediction.modes import learning_rate_limit, stiffest
 from stalewise.protocol.rules import ONE_EACH
 from stalewise.staleness import arrivals
 from stalewise.study import Study
@@ -52,17 +52,17 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
     """
     checks.at_least("seed", seed, 0)
     study = _with_policy(study)
-    curvature, notes = stiffest(study)
+    _, notes = stiffest(study)
     if study.schedule.trigger > 0:
         study = study.with_schedule(trigger=0.0)
         notes.append("this is the limit with every gradient sent; a trigger keeps small ones back")
     found = rates_of(study, study.active_workers, seed)
-    rates: dict[str, float | None] = {"mean": found.mean / curvature, "mean_square": found.mean_square / curvature}
+    rates: dict[str, float | None] = {"mean": found.mean, "mean_square": found.mean_square}
     workers: dict[str, int | None] = {"mean": None, "mean_square": None}
     diverges = None
     rate = study.schedule.learning_rate
     if rate is not None:
-        past = rate >= found.mean_square / curvature
+        past = rate >= found.mean_square
         diverges = past if study.workload.is_quadratic else None
         if past and diverges is None:
             notes.append(
@@ -70,7 +70,7 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
             )
         most = _most_that_may_be(study)
         for name in ("mean", "mean_square"):
-            workers[name] = _most_workers(study, name, rate * curvature, most, seed)
+            workers[name] = _most_workers(study, name, rate, most, seed)
             if workers[name] is None:
                 notes.append(f"active_workers.{name}: no limit found up to {most} workers")
             elif workers[name] == 0:
@@ -80,26 +80,12 @@ def limit(study: Study, *, seed: int = 0) -> Limit:
     return Limit(rates, workers, found.method, notes, diverges)
 
 
-def stiffest(study: Study) -> tuple[float, list[str]]:
-    """Largest curvature of a study, and what to know about it."""
-    if study.workload.is_quadratic:
-        return float(study.workload.modes()[0].max()), []
-    curvature = curvature_at_start(study.workload.kind)
-    note = (
-        f"curvature {curvature:.3g} is that of {study.workload.kind} at its start; it moves while training, towards "
-        "the edge the delay allows, so for networks this limit is a cautious guide and not a cliff"
-    )
-    return curvature, [note]
-
-
 def rates_of(study: Study, workers: int, seed: int) -> StepLimit:
-    """Limits of the learning rate times the largest curvature with that many workers."""
+    """Limits of the learning rate with that many workers."""
     if workers > study.cluster.workers:
         study = study.with_cluster(workers=workers)
-    timing = arrivals(study.with_schedule(active_workers=workers), seed=seed)
-    found, local_steps = step_limit(timing), study.schedule.local_steps
-    mean, square = (learning_rate_at(h, 1.0, timing, local_steps) for h in (found.mean, found.mean_square))
-    return StepLimit(mean, square, found.method)
+    study = study.with_schedule(active_workers=workers)
+    return learning_rate_limit(study, arrivals(study, seed=seed))
 
 
 def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
@@ -117,8 +103,8 @@ def stability_chart(study: Study, *, seed: int = 0) -> dict[str, Any]:
     limits = [rates_of(study, n, seed) for n in workers]
     return {
         "workers": workers,
-        "mean": [one.mean / curvature for one in limits],
-        "mean_square": [one.mean_square / curvature for one in limits],
+        "mean": [one.mean for one in limits],
+        "mean_square": [one.mean_square for one in limits],
         "point": {"workers": study.active_workers, "learning_rate": study.schedule.learning_rate},
         "curvature": curvature,
         "note": " ".join([f"Largest curvature {curvature:.4g}.", *notes]),
@@ -136,9 +122,9 @@ def _with_policy(study: Study) -> Study:
     return study if study.schedule.policy else study.with_schedule(policy="async")
 
 
-def _most_workers(study: Study, name: str, step: float, most: int, seed: int) -> int | None:
+def _most_workers(study: Study, name: str, rate: float, most: int, seed: int) -> int | None:
     def holds(workers: int) -> bool:
-        return step < getattr(rates_of(study, workers, seed), name)
+        return rate < getattr(rates_of(study, workers, seed), name)
 
     low = study.schedule.group if study.schedule.policy in ONE_EACH else 1
     if holds(most):

@@ -3,7 +3,9 @@ r"""Networks predicted from a cheap pilot: few workers stand in for many.
 With time in mean cycles, asynchronous SGD on any loss is to first order
 :math:`dx = -u\,\nabla F(x(t - D))\,dt + \sqrt{u\,\eta\,\Sigma/B}\,dW` with :math:`u = \eta N`: workers enter through
 u and through the noise temperature :math:`\eta/B` alone. So N workers at (eta, B) behave like N' workers at
-(eta N/N', B N/N'), cycle for cycle, at N/N' times fewer (and larger) gradients. It fails where N' is near its own
+(eta N/N', B N/N'), cycle for cycle, at N/N' times fewer (and larger) gradients. With momentum beta u is
+:math:`\eta N/(1 - \beta)`, and the cycles :math:`1/((1 - \beta)N)` over which it averages are kept, as far as one
+update of the pilot is not longer. It fails where N' is near its own
 stability limit while N is not: limits in u grow with N, most of all for widely spread delays (`fewest_workers` sees
 to that).
 """
@@ -14,8 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stalewise.delays import AbstractDelay, Constant, Mixture, Regimes, Replay, Sum
-from stalewise.dynamics import step_limit
-from stalewise.landscape import curvature_at_start
+from stalewise.prediction.modes import learning_rate_limit
 from stalewise.protocol import Rules, rules_of
 from stalewise.simulation import simulate_network
 from stalewise.staleness import Arrivals, arrivals
@@ -66,9 +67,13 @@ def make_pilot(study: Study, timing: Arrivals, few: int | None = None) -> Pilot:
         return Pilot(study, seconds=1.0, updates=1.0)
     ratio = workers / few
     shorter = (1.0 - 0.5 / workers) / (1.0 - 0.5 / few)
+    renewed = 1.0 - study.schedule.momentum  # of the velocity, with every update
+    fewer = min(renewed * ratio * shorter, 1.0)
     smaller = study.with_schedule(
         active_workers=few,
-        learning_rate=study.learning_rate * ratio * shorter,
+        learning_rate=study.learning_rate * ratio * shorter * fewer / renewed,
+        momentum=1.0 - fewer,
+        nesterov=study.schedule.nesterov and fewer < 1.0,
         batch_size=max(1, round(batch * ratio * shorter)),
         max_staleness=None,
     ).with_delay(_every_nth(study.delay(), workers, few))
@@ -87,13 +92,18 @@ def fewest_workers(study: Study, timing: Arrivals) -> int:
         return workers
     while few < workers:
         smaller = make_pilot(study, timing, few).study
-        own = few * step_limit(arrivals(smaller)).mean_square
-        if own >= 0.9 * workers * step_limit(timing).mean_square:
+        own = _drift(smaller, learning_rate_limit(smaller, arrivals(smaller)).mean_square)
+        if own >= 0.9 * _drift(study, learning_rate_limit(study, timing).mean_square):
             break
-        if study.learning_rate * workers * curvature_at_start(study.workload.kind) <= 0.5 * own:
+        if _drift(study, study.learning_rate) <= 0.5 * own:
             break
         few = min(2 * few, workers)
     return few
+
+
+def _drift(study: Study, learning_rate: float) -> float:
+    """U: what a mean cycle moves the parameters by at that learning rate, over their gradient."""
+    return learning_rate * study.active_workers / (1.0 - study.schedule.momentum)
 
 
 def _scales(study: Study) -> bool:

@@ -5,18 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import signal
 
 from stalewise.dynamics import (
+    Inertia,
     decay_along,
     decay_rate,
     dispersion,
     jitter_weight,
-    learning_rate_at,
     memoryless_second_moment,
+    noise_response,
+    reciprocal_series,
     stationary_variance,
-    step_limit,
     transient,
 )
+from stalewise.prediction.modes import Modes, Stability, learning_rate_limit, modes_of, stability_of
 from stalewise.staleness import Arrivals, arrivals, has_formula, poisson_error
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
@@ -31,54 +34,18 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
-@dataclass(frozen=True)
-class Modes:
-    """Curvature modes of a study, equal curvatures taken together, as seen by one step of its arrivals.
-
-    Attributes:
-        curvature: Distinct eigenvalues, shape (modes,).
-        step: h = learning rate x curvature x updates counted as one, shape (modes,); of several local steps what they
-            send takes the curvature's place. Not positive where local steps diverge by themselves.
-        noise: Variance of one step's noise in x, summed over equal curvatures, shape (modes,).
-        square: Squared starting distance, summed likewise, shape (modes,).
-    """
-
-    curvature: Array
-    step: Array
-    noise: Array
-    square: Array
-
-
-def modes_of(study: Study, timing: Arrivals) -> Modes:
-    """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients a step) for each update."""
-    eigenvalues, variance, start = study.workload.modes()
-    curvature, which = np.unique(eigenvalues, return_inverse=True)
-    pull, noisier = study.pull(curvature)
-    scale = study.learning_rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block * timing.weight_square
-    measured = dispersion(timing)
-    if measured is not None:
-        scale *= measured.noise
-    step = study.learning_rate * pull * timing.block * timing.weight_mean
-    noise = np.asarray(np.bincount(which, variance) * scale * noisier, np.float64)
-    return Modes(curvature, step, noise, np.asarray(np.bincount(which, start**2), np.float64))
-
-
 def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     """Predict a quadratic study; see `stalewise.prediction.predict`."""
     fine = arrivals(study, seed=seed)
     timing = fine.coarse
     modes = modes_of(study, timing)
-    steps = modes.step
-    limit = step_limit(timing)
-    contracts = bool(steps.min() > 0)
-    mean_stable = contracts and bool(steps.max() < limit.mean)
-    square_stable = contracts and bool(steps.max() < limit.mean_square)
-    floor = _floor(modes, timing) if square_stable else math.inf
-    most = learning_rate_at(limit.mean_square, modes.curvature.max(), timing, study.schedule.local_steps)
-    rates = [decay_rate(h, timing) for h in steps] if mean_stable else [None]
+    stable = stability_of(modes, timing)
+    floor = stable.floor
+    pairs = zip(modes.step, modes.inertia, strict=True)
+    rates = [decay_rate(h, timing, inertia) for h, inertia in pairs] if stable.mean else [None]
     slowest = min((r for r in rates if r is not None), default=None)
-    curve = _curve(study, timing, modes, floor, _weights(timing), study.target.time_limit or math.inf)
-    reached = _reached(study, curve, floor) if square_stable else TargetTime()
+    curve = _curve(study, timing, modes, stable, _weights(timing, modes), study.target.time_limit or math.inf)
+    reached = _reached(study, curve, floor) if stable.mean_square else TargetTime()
     loss = curve.loss
     finite = np.isfinite(loss).all(axis=0) & (loss[0] < 1e12 * max(loss[0, 0], 1e-300))
     length = int(np.argmin(finite)) if not finite.all() else len(finite)
@@ -103,13 +70,13 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
             dropped=dropped,
             in_flight=study.active_workers,
         ),
-        mean_stable=mean_stable,
-        mean_square_stable=square_stable,
+        mean_stable=stable.mean,
+        mean_square_stable=stable.mean_square,
         decay_rate=slowest,
         noise_floor=floor if math.isfinite(floor) else None,
         time_to_target=reached,
-        status=_status(study, most, floor, reached, float(curve.time[-1])),
-        notes=[f"staleness: {timing.staleness.method}", f"limit: {limit.method}", *_poisson_note(study)],
+        status=_status(study, timing, floor, reached, float(curve.time[-1])),
+        notes=[f"staleness: {timing.staleness.method}", f"limit: {stable.method}", *_poisson_note(study)],
     )
 
 
@@ -132,26 +99,17 @@ def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tu
     """
     timing = timing.coarse
     modes = modes_of(study, timing)
-    steps = modes.step
-    if steps.max() >= step_limit(timing).mean_square or steps.min() <= 0:
-        return math.inf, math.inf
-    floor = _floor(modes, timing)
-    if floor >= study.target.loss:
-        return math.inf, floor
-    curve = _curve(study, timing, modes, floor, _weights(timing)[:1], longest)
+    stable = stability_of(modes, timing)
+    if stable.floor >= study.target.loss:
+        return math.inf, stable.floor
+    curve = _curve(study, timing, modes, stable, _weights(timing, modes)[:1], longest)
     time = settling_time(curve.time, curve.loss[0], study.target.loss)
-    return (math.inf if time is None else time), floor
+    return (math.inf if time is None else time), stable.floor
 
 
 def noise_floor(study: Study, timing: Arrivals) -> float:
     """Mean loss of a quadratic study in the long run; infinite where it is not mean-square stable."""
-    return _floor(modes_of(study, timing.coarse), timing.coarse)
-
-
-def _floor(modes: Modes, timing: Arrivals) -> float:
-    """Mean loss in the long run."""
-    variance = [stationary_variance(h, v, timing) for h, v in zip(modes.step, modes.noise, strict=True)]
-    return float(0.5 * modes.curvature @ np.array(variance))
+    return stability_of(modes_of(study, timing.coarse), timing.coarse).floor
 
 
 @dataclass(frozen=True)
@@ -164,18 +122,19 @@ class _Curve:
 
 
 def _curve(
-    study: Study, timing: Arrivals, modes: Modes, floor: float, weights: list[float | None], longest: float
+    study: Study, timing: Arrivals, modes: Modes, stable: Stability, weights: list[float | None], longest: float
 ) -> _Curve:
-    target = study.target.loss
+    target, floor = study.target.loss, stable.floor
     reachable = floor < target
     memory = len(timing.staleness.pmf)
-    slow = (6.0 if modes.noise.max() > 0 or not reachable else 2.0) / modes.step.min()
+    damping = abs(modes.damping.min()) * max(abs(1.0 - stable.loop), 1e-3)
+    slow = (6.0 if modes.noise.max() > 0 or not reachable else 2.0) / damping
     enough = int(min(max(1000.0 * (timing.staleness.mean + 1.0), 4 * memory, SOLVED_UPDATES), MOST_UPDATES))
     updates = int(min(max(8 * memory, slow, 64), enough))
     if not math.isfinite(floor):
         updates = int(min(max(40 * (timing.staleness.mean + 1), 64), MOST_UPDATES))
     while True:
-        solved = [_solve(modes, timing, weight, updates) for weight in weights]
+        solved = [_solve(modes, timing, weight, updates, floor) for weight in weights]
         index, table = np.arange(updates + 1.0), np.array([loss for loss, _ in solved])
         last = np.flatnonzero(~(table[0] <= target))
         resolved = len(last) == 0 or last[-1] < 0.6 * updates
@@ -196,10 +155,10 @@ def _curve(
     return _Curve(time, np.minimum(mean, index[-1]), loss)
 
 
-def _weights(timing: Arrivals) -> list[float | None]:
+def _weights(timing: Arrivals, modes: Modes) -> list[float | None]:
     """Estimate (None), then none and all of the staleness jitter as noise; one entry where it is exact or measured."""
     exact = timing.memoryless or timing.delay_cv < 1e-9 or len(timing.staleness.pmf) == 1
-    return [None] if exact or dispersion(timing) is not None else [None, 0.0, 1.0 / timing.block]
+    return [None] if exact or dispersion(timing, modes.inertia[-1]) is not None else [None, 0.0, 1.0 / timing.block]
 
 
 @dataclass(frozen=True)
@@ -232,32 +191,64 @@ class _Tail:
         return self.level + self.excess * np.exp(-(self.rate if math.isfinite(self.rate) else 0.0) * further)
 
 
-def _solve(modes: Modes, timing: Arrivals, weight: float | None, updates: int) -> tuple[Array, list[_Tail]]:
-    """Mean loss after 0, 1, ..., ``updates`` updates, and how each mode goes on from there."""
-    total, tails = np.zeros(updates + 1), []
-    workers = round(timing.staleness.mean) + 1
-    for curvature, h, noise, square in zip(modes.curvature, modes.step, modes.noise, modes.square, strict=True):
-        if timing.memoryless:
-            second = memoryless_second_moment(h, noise, math.sqrt(square), workers, updates)
-        else:
-            second = _second_moment(h, noise, square, timing, weight, updates)
-        loss = 0.5 * curvature * second
-        level = 0.5 * curvature * stationary_variance(h, noise, timing, weight=weight) if noise > 0 else 0.0
+def _solve(
+    modes: Modes, timing: Arrivals, weight: float | None, updates: int, floor: float
+) -> tuple[Array, list[_Tail]]:
+    """Mean loss after 0, 1, ..., ``updates`` updates, and how each mode, or where noise couples them all, goes on."""
+    total, back, tails = np.zeros(updates + 1), np.zeros(updates + 1), []
+    for i, (h, inertia) in enumerate(zip(modes.step, modes.inertia, strict=True)):
+        half, noise = 0.5 * modes.curvature[i], modes.noise[i]
+        loss = half * _second_moment(h, noise, modes.square[i], timing, weight, updates, inertia)
+        level = half * stationary_variance(h, noise, timing, inertia, weight=weight) if noise > 0 else 0.0
         tails.append(_Tail.of(loss, level))
         total += loss
-    return total, tails
+        if modes.growth[i] > 0:
+            back += half * modes.growth[i] * _noise_response(h, timing, weight, updates, inertia)
+    if not back.any():
+        return total, tails
+    total = _coupled(total, back, timing.staleness.pmf)
+    return total, [_Tail.of(total, floor)]
+
+
+def _coupled(free: Array, back: Array, pmf: Array) -> Array:
+    """Loss where a unit of it, at the parameters that gradients read, comes back as ``back`` in later updates.
+
+    F = free + back * (P * F + F_0 tail), solved as a power series.
+    """
+    count = len(free)
+    tail = np.zeros(count)
+    survival = np.maximum(1.0 - np.cumsum(pmf), 0.0)[:count]
+    tail[: len(survival)] = survival
+    known = free + free[0] * signal.fftconvolve(back, tail)[:count]
+    loop = -signal.fftconvolve(back, pmf)[:count]
+    loop[0] = 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return signal.fftconvolve(known, reciprocal_series(loop, count))[:count]
 
 
 def _second_moment(
-    h: float, noise: float, square: float, timing: Arrivals, weight: float | None, updates: int
+    h: float, noise: float, square: float, timing: Arrivals, weight: float | None, updates: int, inertia: Inertia
 ) -> Array:
     """Of one mode, along the path of the arrivals where it is measured and much depends on it."""
-    measured = dispersion(timing) if weight is None else None
-    share = jitter_weight(h, timing) if weight is None else weight
-    start = math.sqrt(square)
+    start, how = math.sqrt(square), inertia.filter(timing.block)
+    if timing.memoryless:
+        return memoryless_second_moment(h, noise, start, round(timing.staleness.mean) + 1, updates, how)
+    measured = dispersion(timing, inertia) if weight is None else None
+    share = jitter_weight(h, timing, inertia) if weight is None else weight
     if measured is None or h < ALONG * measured.limit or h >= measured.limit:
-        return transient(h, noise, start, timing.staleness, share, updates).second
-    return transient(h, noise, 0.0, timing.staleness, share, updates).second + square * decay_along(h, timing, updates)
+        return transient(h, noise, start, timing.staleness, share, updates, how).second
+    held = transient(h, noise, 0.0, timing.staleness, share, updates, how).second
+    return held + square * decay_along(h, timing, updates, inertia)
+
+
+def _noise_response(h: float, timing: Arrivals, weight: float | None, updates: int, inertia: Inertia) -> Array:
+    """Variance of one mode for unit noise in the first step."""
+    how = inertia.filter(timing.block)
+    if timing.memoryless:
+        held = memoryless_second_moment(h, 1.0, 0.0, round(timing.staleness.mean) + 1, updates, how)
+        return np.diff(held, prepend=0.0)
+    share = jitter_weight(h, timing, inertia) if weight is None else weight
+    return noise_response(h, timing.staleness, share, updates, how)
 
 
 def _continue(index: Array, table: Array, tails: list[list[_Tail]], longest: float) -> tuple[Array, Array]:
@@ -286,9 +277,10 @@ def _reached(study: Study, curve: _Curve, floor: float) -> TargetTime:
     return TargetTime(mean=times[0], low=min(known), high=max(known) if len(known) == len(times) else None)
 
 
-def _status(study: Study, most: float, floor: float, reached: TargetTime, end: float) -> str:
+def _status(study: Study, timing: Arrivals, floor: float, reached: TargetTime, end: float) -> str:
     rate, target = study.learning_rate, study.target.loss
     if not math.isfinite(floor):
+        most = learning_rate_limit(study, timing).mean_square
         return f"diverges: learning rate {rate:g} is past the mean-square limit {most:.4g}"
     if reached.mean is not None:
         return f"reaches loss {target:g} after {reached.mean:.4g} s and stays below"

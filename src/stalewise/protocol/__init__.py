@@ -1,6 +1,7 @@
 """What a server does with a gradient: one pure state machine, and a table of policies."""
 
 from stalewise.protocol.deliveries import Deliveries
+from stalewise.protocol.descent import Descent
 from stalewise.protocol.instructions import (
     Again,
     Cancel,
@@ -25,6 +26,7 @@ __all__ = [
     "Cancel",
     "Contribution",
     "Deliveries",
+    "Descent",
     "Drop",
     "Expire",
     "Hold",

@@ -58,10 +58,12 @@ def simulate(
 def _simulate_quadratic(
     study: Study, seeds: int, seed: int, horizon: float | None, progress: Progress | None
 ) -> Trajectory:
-    eigenvalues, variance, _ = study.workload.modes()
+    modes, descent = study.workload.modes(), study.descent()
+    eigenvalues = modes.eigenvalues
     workers = study.workers()
     pull = max(study.pull(eigenvalues)[0].min(), 1e-3 * eigenvalues.min())
-    damping = study.learning_rate * pull * workers.rate / study.rules().group
+    pull = (pull + descent.weight_decay) / (1.0 - descent.momentum)
+    damping = descent.learning_rate * pull * workers.rate / study.rules().group
     per_second = seeds * len(eigenvalues) * workers.rate
     longest = min(study.target.time_limit or math.inf, BUDGET / per_second)
     length = horizon or min(max(32 * workers.mean_cycle, 2.0 / damping), longest)
@@ -72,7 +74,7 @@ def _simulate_quadratic(
         mean = run.loss.mean(axis=0)
         settled = settling_time(run.time, mean, study.target.loss)
         trend = _trend(run.loss) if not run.blew_up and length * damping >= 6 else "unknown"
-        stalled = trend == "level" and variance.max() > 0
+        stalled = trend == "level" and modes.noisy
         enough = run.blew_up or (settled is not None and settled < 0.7 * length) or (settled is None and stalled)
         if horizon or enough or length >= longest:
             break

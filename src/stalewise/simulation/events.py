@@ -18,7 +18,7 @@ from stalewise.simulation.calendar import cancel, clear, first, pop, push
 STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3  # what became of an arrival; STEP also logs the end of a trainer's step
 BLOW_UP = 1e12
 TRAINER = -1  # the worker that is logged with the end of a trainer's step
-HELD = np.dtype([("read_at", "f8"), ("version", "i8")])
+HELD = np.dtype([("read_at", "f8"), ("version", "i8"), ("loss", "f8")])
 TALLY = np.dtype(
     [
         ("applied", "i8"),
@@ -34,7 +34,8 @@ TALLY = np.dtype(
         ("at_slowest", "i8"),
         ("head", "i8"),  # where the gradients held begin in their ring, and the version of the oldest, for a trainer
         ("stalest", "i8"),
-        ("squares", "f8"),  # of the weights of what is summed up
+        ("squares", "f8"),  # of the weights of what is summed up, and times the loss where each was computed
+        ("losses", "f8"),
     ],
     align=True,
 )
@@ -93,12 +94,13 @@ class Lists(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Room for the parameters: now, as each worker read them, one gradient, the sum of those held, and each held one.
+    """Room for the parameters: now, their velocity, as each worker read them, one gradient, the sum of those held.
 
-    The last is for a trainer, which uses some and leaves the others.
+    And each one held, for a trainer, which uses some and leaves the others.
     """
 
     now: Array
+    velocity: Array
     read: Array
     gradient: Array
     total: Array
@@ -116,19 +118,28 @@ def _loss(x, eigenvalues):  # pragma: no cover
 @inlined
 def _blow_up_limit(problem):  # pragma: no cover
     """Loss beyond which a run has blown up: 1e12 times the start and what gradient noise alone would hold."""
-    rate, held = problem.learning_rate, 0.0
+    rate, held = problem.learning_rate / (1.0 - problem.momentum), 0.0
     for i in range(len(problem.noise)):
         held += rate * problem.noise[i] ** 2 * (1.0 + rate * problem.eigenvalues[i])
     return BLOW_UP * max(_loss(problem.start, problem.eigenvalues) + held, 1e-300)
 
 
 @inlined
-def _norm(gradient, noise, rng):  # pragma: no cover
+def _deviation(problem, mode, squares, losses):  # pragma: no cover
+    """Standard deviation of a sum of gradients' noise: of so much weight squared, and of that times loss."""
+    if problem.grows:
+        return np.sqrt(problem.noise[mode] ** 2 * squares + problem.growth[mode] * losses)
+    return problem.noise[mode] * np.sqrt(squares)
+
+
+@inlined
+def _norm(gradient, problem, loss, rng):  # pragma: no cover
     """Add noise to a gradient; its norm."""
     square = 0.0
     for i in range(len(gradient)):
-        if noise[i] > 0.0:
-            gradient[i] += noise[i] * rng.standard_normal()
+        deviation = _deviation(problem, i, 1.0, loss)
+        if deviation > 0.0:
+            gradient[i] += deviation * rng.standard_normal()
         square += gradient[i] * gradient[i]
     return np.sqrt(square)
 
@@ -235,29 +246,34 @@ def _log(records, events, now, worker, fate, staleness):  # pragma: no cover
 
 @inlined
 def _computed(position, problem, rules, me, worker, rng):  # pragma: no cover
-    """Put ``worker``'s gradient together; whether it is too small to be sent.
+    """Put ``worker``'s gradient together; whether it is too small to be sent, and the loss where it was computed.
 
     Under a trigger its noise is drawn at once, and what passes the link afterwards is the gradient itself.
     """
     through = rules.links and me.stage == 1
+    loss = 0.0
+    if problem.grows and not (through and rules.trigger > 0.0):
+        loss = _loss(position.read[worker], problem.eigenvalues)
     for mode in range(len(position.now)):
         position.gradient[mode] = position.read[worker, mode]
         if not (through and rules.trigger > 0.0):
             position.gradient[mode] *= problem.pull[mode]
-    return rules.trigger > 0.0 and not through and _norm(position.gradient, problem.noise, rng) <= rules.trigger
+    quiet = rules.trigger > 0.0 and not through and _norm(position.gradient, problem, loss, rng) <= rules.trigger
+    return quiet, loss
 
 
 @inlined
-def _add(position, tally, rules, staleness):  # pragma: no cover
-    """Add a gradient to the sum."""
+def _add(position, tally, rules, staleness, loss):  # pragma: no cover
+    """Add a gradient to the sum, computed where the loss was that."""
     weight = weigh(rules.weight, rules.first, rules.second, staleness)
     for mode in range(len(position.now)):
         position.total[mode] += weight * position.gradient[mode]
     tally.squares += weight * weight
+    tally.losses += weight * weight * loss
 
 
 @inlined
-def _hold(lists, position, tally, rules, held, me, staleness):  # pragma: no cover
+def _hold(lists, position, tally, rules, held, me, staleness, loss):  # pragma: no cover
     """Take a gradient in; a trainer looks at it later."""
     place = held
     if rules.trains:
@@ -266,8 +282,9 @@ def _hold(lists, position, tally, rules, held, me, staleness):  # pragma: no cov
         for mode in range(len(position.now)):
             position.held[place, mode] = position.gradient[mode]
     else:
-        _add(position, tally, rules, staleness)
-    lists.held[place].read_at, lists.held[place].version = me.read_at, me.version
+        _add(position, tally, rules, staleness, loss)
+    one = lists.held[place]
+    one.read_at, one.version, one.loss = me.read_at, me.version, loss
 
 
 @inlined
@@ -296,14 +313,17 @@ def _step(lists, position, tally, rules, problem, records, taken, version, now, 
         if rules.trains:
             for mode in range(len(position.now)):
                 position.gradient[mode] = position.held[place, mode]
-            _add(position, tally, rules, staleness)
+            _add(position, tally, rules, staleness, lists.held[place].loss)
     for mode in range(len(position.now)):
-        mean = position.total[mode] / taken
-        if rules.trigger <= 0.0 and problem.noise[mode] > 0.0:  # else it is in the gradients
-            mean += problem.noise[mode] * np.sqrt(tally.squares) / taken * rng.standard_normal()
-        position.now[mode] -= problem.learning_rate * mean
+        along = position.total[mode] / taken + problem.weight_decay * position.now[mode]
+        deviation = _deviation(problem, mode, tally.squares, tally.losses)
+        if rules.trigger <= 0.0 and deviation > 0.0:  # else it is in the gradients
+            along += deviation / taken * rng.standard_normal()
+        position.velocity[mode] = problem.momentum * position.velocity[mode] + along
+        along = problem.shares[0] * along + problem.shares[1] * position.velocity[mode]
+        position.now[mode] -= problem.learning_rate * along
         position.total[mode] = 0.0
-    tally.squares = 0.0
+    tally.squares = tally.losses = 0.0
     tally.applied += taken
     if rules.trains:
         tally.head = (tally.head + taken) % len(lists.held)
@@ -321,6 +341,7 @@ def _fresh(lists, position, tally, held, oldest):  # pragma: no cover
         if version >= oldest:
             tally.stalest = min(tally.stalest, version)
             lists.held[to].version, lists.held[to].read_at = version, lists.held[one].read_at
+            lists.held[to].loss = lists.held[one].loss
             for mode in range(len(position.now)):
                 position.held[to, mode] = position.held[one, mode]
             kept += 1
@@ -414,7 +435,7 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
             if stepping:
                 training = False
             else:
-                quiet = _computed(position, problem, rules, me, worker, noise_rng)
+                quiet, loss = _computed(position, problem, rules, me, worker, noise_rng)
                 if quiet and rules.keeps:  # go on from the parameters it has
                     tally.unsent += 1
                     _enter(calendar, workers, worker, now + draw(law, cursors, worker, delay_rng), order, rules)
@@ -441,7 +462,7 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
                     fate = DROP
                     tally.dropped += 1
                 else:
-                    _hold(lists, position, tally, rules, held, me, staleness)
+                    _hold(lists, position, tally, rules, held, me, staleness, loss)
                     held += 1
                     if rules.lead >= 0:
                         _tick(lists, tally, worker)

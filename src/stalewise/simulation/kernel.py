@@ -19,16 +19,27 @@ Array = NDArray[np.float64]
 
 
 class Problem(NamedTuple):
-    """A quadratic and how it is trained; all but the learning rate of shape (modes,).
+    """A quadratic and how it is trained; arrays of shape (modes,).
 
-    ``pull`` is what a worker sends in place of the curvature (`Study.pull`), ``noise`` one gradient's deviation.
+    ``pull`` is what a worker sends in place of the curvature (`Study.pull`), ``noise`` one gradient's deviation, and
+    ``growth`` what the loss where it was computed is multiplied by to be added to its square. The rest is a `Descent`.
     """
 
     eigenvalues: Array
     pull: Array
     noise: Array
+    growth: Array
     start: Array
+    grows: bool
     learning_rate: float
+    momentum: float
+    shares: tuple[float, float]
+    weight_decay: float
+
+
+_NONE = np.zeros(0)
+NOTHING = Problem(_NONE, _NONE, _NONE, _NONE, _NONE, False, 1.0, 0.0, (0.0, 1.0), 0.0)
+"""No parameters at all: for runs that only count."""
 
 
 class Fleet(NamedTuple):
@@ -125,6 +136,7 @@ def run(
     )
     position = Position(
         problem.start.copy(),
+        np.zeros(modes),
         np.empty((workers, modes)),
         np.empty(modes),
         np.zeros(modes),

@@ -39,7 +39,8 @@ class NetworkRun:
         delay_rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
         self.server = study.server()
         self._study, self._network, self._seed = study, network, seed
-        self._parameters = start
+        self._descent = study.descent()
+        self._parameters, self._velocity = start, np.zeros_like(start)
         self._index: Counter[int] = Counter()
         self._computing: dict[int, Computed] = {}
         self._delivered: Deliveries[Computed] = Deliveries()
@@ -112,7 +113,8 @@ class NetworkRun:
         strength = self._study.schedule.delay_compensation
         gradients = [compensated(c.gradient, c.parameters, self._parameters, strength) for c in taken]
         weights = [one.weight for one in step.gradients]
-        self._parameters = take_step(self._parameters, gradients, self._study.learning_rate, weights)
+        mean = mean_gradient(gradients, weights)
+        self._parameters, self._velocity = self._descent.step(self._parameters, self._velocity, mean)
 
 
 def compensated(gradient: np.ndarray, read: np.ndarray, now: np.ndarray, strength: float) -> np.ndarray:
@@ -124,11 +126,8 @@ def compensated(gradient: np.ndarray, read: np.ndarray, now: np.ndarray, strengt
     return gradient + np.float32(strength) * gradient * gradient * (now - read) if strength > 0 else gradient
 
 
-def take_step(
-    parameters: np.ndarray, gradients: list[np.ndarray], learning_rate: float, weights: Sequence[float] = ()
-) -> np.ndarray:
-    """Parameters after one step along the mean of ``gradients``, each times its weight if given; float32, (size,)."""
+def mean_gradient(gradients: list[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Mean of a step's gradients, each times its weight, in float32, shape (size,)."""
     if any(weight != 1.0 for weight in weights):
         gradients = [np.float32(w) * g for w, g in zip(weights, gradients, strict=True)]
-    total = gradients[0] if len(gradients) == 1 else np.mean(gradients, axis=0, dtype=np.float32)
-    return parameters - np.float32(learning_rate) * total
+    return gradients[0] if len(gradients) == 1 else np.asarray(np.mean(gradients, axis=0, dtype=np.float32))

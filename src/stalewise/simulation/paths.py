@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.simulation.events import HOLD, STEP
-from stalewise.simulation.kernel import Problem, Records, run
+from stalewise.simulation.kernel import NOTHING, Records, run
 from stalewise.simulation.quadratic import fleet_of
 from stalewise.study import Study
 
@@ -41,11 +41,11 @@ def recorded_path(study: Study, gradients: int, share_applied: float, rate: floa
     fleet = fleet_of(study.with_cluster(start="staggered"))
     warm = WARM_UP * fleet.mean_cycle
     rows = int(1.1 * (gradients + warm * rate) / share_applied) + 64
-    log, nothing = np.zeros((rows, 4)), np.zeros(0)
+    log = np.zeros((rows, 4))
     grid = np.array([0.0, warm + gradients / rate])
     records = Records(grid, np.zeros(2), np.zeros(2), np.zeros(1, np.int64), log)
     rngs = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
-    counts = run(fleet, study.rules(), Problem(nothing, nothing, nothing, nothing, 1.0), records, *rngs)
+    counts = run(fleet, study.rules(), NOTHING, records, *rngs)
     log = log[: min(counts.events, rows)]
     log = log[(log[:, 0] > warm) & ((log[:, 2] == STEP) | (log[:, 2] == HOLD))]
     steps = np.flatnonzero(log[:, 2] == STEP)

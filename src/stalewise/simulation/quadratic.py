@@ -67,13 +67,21 @@ def fleet_of(study: Study) -> Fleet:
     )
 
 
+def problem_of(study: Study) -> Problem:
+    """The quadratic of a study, for the kernel; modes that stay at 0 are left out."""
+    modes, descent = study.workload.modes(), study.descent()
+    pull, noisier = study.pull(modes.eigenvalues)
+    moving = (modes.start != 0.0) | (modes.noise > 0.0) | (modes.noise_growth > 0.0)
+    noise, growth = (one[moving] * noisier[moving] / study.batch_size for one in (modes.noise, modes.noise_growth))
+    return Problem(
+        modes.eigenvalues[moving], pull[moving], np.sqrt(noise), growth, modes.start[moving], bool(growth.any()),
+        descent.learning_rate, descent.momentum, descent.shares, descent.weight_decay,
+    )  # fmt: skip
+
+
 def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
     """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
-    eigenvalues, variance, start = study.workload.modes()
-    pull, noisier = study.pull(eigenvalues)
-    moving = (start != 0.0) | (variance > 0.0)  # the others stay at 0
-    noise = np.sqrt(variance[moving] * noisier[moving] / study.batch_size)
-    problem = Problem(eigenvalues[moving], pull[moving], noise, start[moving], study.learning_rate)
+    problem = problem_of(study)
     fleet = fleet_of(study)
     workers = fleet.workers
     rules = study.rules()

@@ -14,7 +14,7 @@ from stalewise import checks
 from stalewise.delays.compiled import DelayStream, encode
 from stalewise.errors import InputError, NotConvergedError
 from stalewise.protocol import Again, Cancel, Deliveries, Drop, Expire, Instruction, Start, Step, Train, Unsent
-from stalewise.simulation.network import BLOW_UP, compensated, take_step
+from stalewise.simulation.network import BLOW_UP, compensated, mean_gradient
 from stalewise.study import Study
 from stalewise.traces import TraceWriter
 from stalewise.training.fleet import REST_AFTER_LOSS, Fleet, Outcome
@@ -94,6 +94,8 @@ class _Run:
         self._delays = DelayStream(workers.encoded(), workers.count, rng) if inject else None
         self._service = DelayStream(encode(service.components(), service.mean), 1, rng) if inject else None
         self._parameters = network.start(seed)
+        self._velocity = np.zeros_like(self._parameters)
+        self._descent = study.descent()
         self._links = inject and service.mean > 0 and not self._server.rules.trains
         self._link: deque[tuple[float, Outcome]] = deque()
         self._link_free = 0.0
@@ -220,7 +222,8 @@ class _Run:
             strength = self._study.schedule.delay_compensation
             gradients.append(compensated(outcome.finished.gradient, outcome.parameters, self._parameters, strength))
         weights = [one.weight for one in step.gradients]
-        self._parameters = take_step(self._parameters, gradients, self._study.learning_rate, weights)
+        mean = mean_gradient(gradients, weights)
+        self._parameters, self._velocity = self._descent.step(self._parameters, self._velocity, mean)
 
     def _delay(self, worker: int, first: bool) -> float | None:
         if self._delays is None:
