@@ -7,7 +7,10 @@ caller hands them all the room they need and keeps it alive.
 
 from typing import Any
 
+from llvmlite import ir
 from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
 _LANES: dict[str, Any] = {**_OPTIONS, "error_model": "numpy", "fastmath": {"contract"}}
@@ -25,3 +28,26 @@ digits then differ between processors), and dividing by zero raises nothing, for
 
 lanewise_part = njit(**_LANES, forceinline=True)
 """The same for a part of such a loop."""
+
+
+def _as_double(typing_context, bits):  # noqa: ARG001
+    """The float64 that these 64 bits are."""
+
+    def generate(context, builder, signature, args):  # noqa: ARG001
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.uint64), generate
+
+
+def _as_bits(typing_context, number):  # noqa: ARG001
+    """The 64 bits of a float64."""
+
+    def generate(context, builder, signature, args):  # noqa: ARG001
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.uint64(types.float64), generate
+
+
+as_double: Any = intrinsic(_as_double)
+as_bits: Any = intrinsic(_as_bits)
+"""The same 64 bits read as a number, and back: how exponents are taken apart and put together."""

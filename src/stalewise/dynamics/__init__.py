@@ -1,6 +1,5 @@
 """How it converges: delay equation and delayed recursion; roots, limits, moments."""
 
-from stalewise.dynamics.characteristic import Root, gain_limit, rightmost_root
 from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.limits import (
@@ -14,6 +13,14 @@ from stalewise.dynamics.limits import (
 )
 from stalewise.dynamics.memoryless import memoryless_second_moment, memoryless_step_limit
 from stalewise.dynamics.recursion import decay_per_update, noise_response, reciprocal_series, transient
+from stalewise.dynamics.roots import (
+    Root,
+    characteristic_roots,
+    gain_limit,
+    is_stable,
+    rightmost_root,
+    rightmost_roots,
+)
 from stalewise.dynamics.sdde import SDDE, ArrivalEquation, HittingTimes, Jumps, SamplePaths
 
 __all__ = [
@@ -28,12 +35,14 @@ __all__ = [
     "SamplePaths",
     "StepFilter",
     "StepLimit",
+    "characteristic_roots",
     "constant_step_limit",
     "decay_along",
     "decay_per_update",
     "decay_rate",
     "dispersion",
     "gain_limit",
+    "is_stable",
     "jitter_weight",
     "learning_rate_at",
     "memoryless_second_moment",
@@ -41,6 +50,7 @@ __all__ = [
     "noise_response",
     "reciprocal_series",
     "rightmost_root",
+    "rightmost_roots",
     "stationary_variance",
     "step_limit",
     "transient",

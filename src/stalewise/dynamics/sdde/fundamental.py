@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from stalewise.delays import AbstractDelay, Constant
-from stalewise.dynamics.characteristic import gain_limit, rightmost_root
+from stalewise.dynamics.roots import gain_limit, rightmost_root
 from stalewise.dynamics.sdde.grid import History, history_values
 
 Array = NDArray[np.floating]

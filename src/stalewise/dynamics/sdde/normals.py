@@ -13,14 +13,9 @@ Source:
     log, sin, cos: fdlibm (Sun Microsystems, 1993).
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
-from stalewise.jit import lanewise, lanewise_part
+from stalewise.jit import as_bits, as_double, lanewise, lanewise_part
 
 LANES = 64
 HALF = LANES // 2
@@ -37,28 +32,6 @@ _NONE = np.uint64(0)
 _BIAS = 4503599627370496.0 + 1023.0
 _ROUND = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to whole numbers
 _LN2, _LN2_REST = 0.693147180369123816490, 1.90821492927058770002e-10
-
-
-def _as_double(typing_context, bits):  # noqa: ARG001
-    """The float64 that these 64 bits are."""
-
-    def generate(context, builder, signature, args):  # noqa: ARG001
-        return builder.bitcast(args[0], ir.DoubleType())
-
-    return types.float64(types.uint64), generate
-
-
-def _as_bits(typing_context, number):  # noqa: ARG001
-    """The 64 bits of a float64."""
-
-    def generate(context, builder, signature, args):  # noqa: ARG001
-        return builder.bitcast(args[0], ir.IntType(64))
-
-    return types.uint64(types.float64), generate
-
-
-as_double: Any = intrinsic(_as_double)
-as_bits: Any = intrinsic(_as_bits)
 
 
 def streams(seed: np.random.SeedSequence) -> np.ndarray:

@@ -1,0 +1,288 @@
+r"""Transforms of delays in compiled code: :math:`\varphi(s) = \mathrm E\,e^{-sD}` and its derivative.
+
+A law becomes a program for a machine with a stack: an instruction pushes the transform of one part, or multiplies (sums
+of delays), or weighs and adds (mixtures) what is there. Every entry is a transform and its derivative.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from stalewise.delays import (
+    AbstractChoice,
+    AbstractDelay,
+    Constant,
+    Gamma,
+    Lognormal,
+    Normal,
+    Pareto,
+    ShiftedExponential,
+    Sum,
+    Uniform,
+    Weibull,
+)
+from stalewise.delays.laws import AbstractSampled
+from stalewise.dynamics.roots import nodes
+from stalewise.errors import InputError
+from stalewise.jit import as_bits, as_double
+
+SHIFT, POWER, FLAT, NODES, TIMES, WEIGH, PLUS = range(7)
+_ONE, _B52, _B1, _B2, _B63 = (np.uint64(bits) for bits in (0x3FF0000000000000, 52, 1, 2, 63))
+_ROUND = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to whole numbers
+_part: Any = njit(cache=True, nogil=True, error_model="numpy", forceinline=True, fastmath={"contract"})
+_loop: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+
+class Program(NamedTuple):
+    """Instructions, their two numbers, the nodes that belong to them, and nodes and weights in real parts.
+
+    ``turned``: whether nodes are complex.
+    """
+
+    codes: NDArray[np.int64]
+    numbers: NDArray[np.float64]
+    spans: NDArray[np.int64]
+    nodes: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    turned: bool
+
+
+class _Writer:
+    """What has been written so far."""
+
+    def __init__(self, left: float, reach: float) -> None:
+        self.left, self.reach = left, reach
+        self.rows: list[tuple[int, float, float, int, int]] = []
+        self.rules: list[nodes.Rule] = []
+        self.length = 0
+
+    def push(self, code: int, first: float = 0.0, second: float = 0.0) -> None:
+        self.rows.append((code, first, second, 0, 0))
+
+    def push_rule(self, rule: nodes.Rule) -> None:
+        end = self.length + len(rule[0])
+        self.rows.append((NODES, 0.0, 0.0, self.length, end))
+        self.rules.append(rule)
+        self.length = end
+
+    def law(self, law: AbstractDelay) -> None:
+        """Push the transform of a law."""
+        match law:
+            case Sum(parts=parts):
+                for i, part in enumerate(parts):
+                    self.law(part)
+                    if i:
+                        self.push(TIMES)
+            case AbstractChoice():
+                for i, (share, part) in enumerate(zip(law.probabilities, law.laws, strict=True)):
+                    self.law(part)
+                    self.push(WEIGH, float(share))
+                    if i:
+                        self.push(PLUS)
+            case _:
+                self.part(law)
+
+    def part(self, law: AbstractDelay) -> None:
+        """Push a law that is not made of others."""
+        match law:
+            case Constant(value=value):
+                self.push(SHIFT, value)
+            case ShiftedExponential(shift=shift, exponential_mean=mean):
+                self.push(POWER, mean, 1.0)
+                if shift > 0:
+                    self.push(SHIFT, shift)
+                    self.push(TIMES)
+            case Gamma(gamma_mean=mean, shape=shape):
+                self.push(POWER, mean / shape, shape)
+            case Uniform(low=low, high=high):
+                self.push(FLAT, low, high)
+            case Normal(center=center, spread=spread):
+                self.push_rule(nodes.normal(center, spread, self.left, self.reach))
+            case Lognormal(median=median, sigma=sigma):
+                self.push_rule(nodes.lognormal(float(np.log(median)), sigma, self.reach))
+            case Weibull(scale=scale, shape=shape):
+                self.push_rule(nodes.weibull(scale, shape, self.left, self.reach))
+            case Pareto(scale=scale, shape=shape):
+                self.push_rule(nodes.pareto(scale, shape))
+                self.push(SHIFT, scale)
+                self.push(TIMES)
+            case AbstractSampled() if len(law.values) == 1:
+                self.push(SHIFT, float(law.values[0]))
+            case AbstractSampled():
+                self.push_rule(nodes.sampled(law.values, self.reach))
+            case _:
+                raise InputError(f"delay: the transform of {law} is not known to the root finder")
+
+
+@functools.lru_cache(maxsize=512)
+def program_of(law: AbstractDelay, left: float, reach: float) -> Program:
+    """The program of a law, good for Re s >= -left within ``reach`` of 0 [1/s]; closed forms are good everywhere."""
+    writer = _Writer(left, reach)
+    writer.law(law)
+    rows = np.array(writer.rows)
+    node, weight = (
+        (np.concatenate(part) for part in zip(*writer.rules, strict=True))
+        if writer.rules
+        else (np.zeros(0, complex),) * 2
+    )
+    return Program(
+        np.ascontiguousarray(rows[:, 0], np.int64),
+        np.ascontiguousarray(rows[:, 1:3]),
+        np.ascontiguousarray(rows[:, 3:], np.int64),
+        np.stack([node.real, node.imag]),
+        np.stack([weight.real, weight.imag]),
+        bool(np.any(node.imag) or np.any(weight.imag)),
+    )
+
+
+def is_closed(law: AbstractDelay) -> bool:
+    """Whether a law's transform is a closed form, good everywhere."""
+    match law:
+        case Sum(parts=parts):
+            return all(is_closed(part) for part in parts)
+        case AbstractChoice():
+            return all(is_closed(part) for part in law.laws)
+        case AbstractSampled():
+            return len(law.values) == 1
+        case _:
+            return isinstance(law, Constant | Gamma | ShiftedExponential | Uniform)
+
+
+@_part
+def _exp(x):  # pragma: no cover
+    """e^x to 1e-15 for x from -700 to 700, where it is held."""
+    x = min(max(x, -700.0), 700.0)
+    shifted = x * 1.4426950408889634 + _ROUND
+    k = shifted - _ROUND
+    r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10
+    tail = 1.0 / 5040.0 + r * (
+        1.0 / 40320.0 + r * (1.0 / 362880.0 + r * (1.0 / 3628800.0 + r * (1.0 / 39916800.0 + r * (1.0 / 479001600.0))))
+    )
+    value = 1.0 + r * (
+        1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * tail)))))
+    )
+    return value * as_double(_ONE + (as_bits(shifted) << _B52))
+
+
+@_part
+def _cos_sin(y):  # pragma: no cover
+    """Cosine and sine, to 1e-15 for angles up to a million. Coefficients: fdlibm (Sun Microsystems, 1993)."""
+    shifted = y * 0.6366197723675814 + _ROUND
+    k = shifted - _ROUND
+    x = (y - k * 1.57079632673412561417) - k * 6.07710050650619224932e-11
+    w = x * x
+    sine = -2.50507602534068634195e-08 + w * 1.58969099521155010221e-10
+    sine = 8.33333333332248946124e-03 + w * (-1.98412698298579493134e-04 + w * (2.75573137070700676789e-06 + w * sine))
+    sine = x + x * w * (-1.66666666666666324348e-01 + w * sine)
+    cosine = 2.08757232129817482790e-09 + w * -1.13596475577881948265e-11
+    cosine = -1.38888888888741095749e-03 + w * (
+        2.48015872894767294178e-05 + w * (-2.75573143513906633035e-07 + w * cosine)
+    )
+    cosine = 1.0 - 0.5 * w + w * w * (4.16666666666666019037e-02 + w * cosine)
+    turns = as_bits(shifted)
+    odd = (turns & _B1) != np.uint64(0)
+    c, s = (sine if odd else cosine), (cosine if odd else sine)
+    s = as_double(as_bits(s) ^ ((turns & _B2) << np.uint64(62)))
+    c = as_double(as_bits(c) ^ (((turns + _B1) & _B2) << np.uint64(62)))
+    return c, s
+
+
+@_loop
+def _summed(t, w, begin, end, x, y):  # pragma: no cover
+    """Sum of W e^-sT and of -T W e^-sT over real nodes, in real parts, s = x + iy."""
+    a = b = c = d = 0.0
+    for i in range(begin, end):
+        size = w[0, i] * _exp(-x * t[0, i])
+        cosine, sine = _cos_sin(y * t[0, i])
+        re, im = size * cosine, -size * sine
+        a += re
+        b += im
+        c -= t[0, i] * re
+        d -= t[0, i] * im
+    return a, b, c, d
+
+
+@_loop
+def _summed_turned(t, w, begin, end, x, y):  # pragma: no cover
+    """The same over complex nodes and weights."""
+    a = b = c = d = 0.0
+    for i in range(begin, end):
+        size = _exp(y * t[1, i] - x * t[0, i])
+        cosine, sine = _cos_sin(x * t[1, i] + y * t[0, i])
+        re = size * (w[0, i] * cosine + w[1, i] * sine)
+        im = size * (w[1, i] * cosine - w[0, i] * sine)
+        a += re
+        b += im
+        c -= t[0, i] * re - t[1, i] * im
+        d -= t[0, i] * im + t[1, i] * re
+    return a, b, c, d
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _push(program, at, s):  # pragma: no cover
+    """Transform and derivative of one part, Im s >= 0."""
+    code, first, second = program.codes[at], program.numbers[at, 0], program.numbers[at, 1]
+    if code == 0:
+        value = np.exp(-s * first)
+        return value, -first * value
+    if code == 1:
+        z = s * first
+        log = complex(
+            0.5 * np.log1p(2.0 * z.real + z.real * z.real + z.imag * z.imag), np.arctan2(z.imag, 1.0 + z.real)
+        )
+        value = np.exp(-second * log)
+        return value, -(first * second) * value / (1.0 + z)
+    if code == 2:
+        half, middle = 0.5 * (second - first), 0.5 * (first + second)
+        z = s * half
+        if abs(z) < 0.5:
+            w, ratio, slope = z * z, complex(1.0, 0.0), complex(1.0, 0.0)
+            for k in range(6, 0, -1):  # sinh z/z, and 3/z of its derivative
+                ratio = 1.0 + w * ratio / (2.0 * k * (2.0 * k + 1.0))
+                slope = 1.0 + w * slope / (2.0 * k * (2.0 * k + 3.0))
+            slope *= z / 3.0
+            value = np.exp(-s * middle)
+            return value * ratio, value * (half * slope - middle * ratio)
+        early, late = np.exp(-s * first), np.exp(-s * second)
+        value = (early - late) / (s * (second - first))
+        return value, (late * second - early * first) / (s * (second - first)) - value / s
+    begin, end = program.spans[at, 0], program.spans[at, 1]
+    if program.turned:
+        a, b, c, d = _summed_turned(program.nodes, program.weights, begin, end, s.real, s.imag)
+    else:
+        a, b, c, d = _summed(program.nodes, program.weights, begin, end, s.real, s.imag)
+    return complex(a, b), complex(c, d)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def transform(program, stack, s):  # pragma: no cover
+    """Transform and derivative at s; ``stack`` is room of shape (instructions, 2)."""
+    below = s.imag < 0.0
+    if below:
+        s = s.conjugate()
+    if len(program.codes) == 1:
+        value, slope = _push(program, 0, s)
+    else:
+        top = -1
+        for at in range(len(program.codes)):
+            code = program.codes[at]
+            if code < 4:
+                top += 1
+                stack[top, 0], stack[top, 1] = _push(program, at, s)
+            elif code == 5:
+                stack[top, 0] *= program.numbers[at, 0]
+                stack[top, 1] *= program.numbers[at, 0]
+            else:
+                top -= 1
+                a, da, b, db = stack[top, 0], stack[top, 1], stack[top + 1, 0], stack[top + 1, 1]
+                if code == 4:
+                    stack[top, 0], stack[top, 1] = a * b, a * db + da * b
+                else:
+                    stack[top, 0], stack[top, 1] = a + b, da + db
+        value, slope = stack[0, 0], stack[0, 1]
+    if below:
+        return value.conjugate(), slope.conjugate()
+    return value, slope
