@@ -1,4 +1,4 @@
-"""Characteristic roots: of the delay equation, certified, for any law of delay."""
+"""Characteristic roots, certified: of the delay equation under any law of delay, and of the index equation."""
 
 from stalewise.dynamics.roots.continuous import (
     Root,
@@ -8,5 +8,15 @@ from stalewise.dynamics.roots.continuous import (
     rightmost_root,
     rightmost_roots,
 )
+from stalewise.dynamics.roots.discrete import index_root, index_roots
 
-__all__ = ["Root", "characteristic_roots", "gain_limit", "is_stable", "rightmost_root", "rightmost_roots"]
+__all__ = [
+    "Root",
+    "characteristic_roots",
+    "gain_limit",
+    "index_root",
+    "index_roots",
+    "is_stable",
+    "rightmost_root",
+    "rightmost_roots",
+]

@@ -97,7 +97,7 @@ def _equation(gain: float, inertia: Inertia, rate: float | None) -> Equation:
         return (0.0, 1.0, 0.0, float(gain), 0.0)
     if inertia.momentum > 0.0 and rate is None:
         raise InputError("rate is missing: momentum needs the update rate [1/s]")
-    update = checks.positive("rate", rate, "updates/s") if inertia.momentum > 0.0 else math.inf
+    update = math.inf if rate is None else checks.positive("rate", rate, "1/s")
     time = inertia.momentum / ((1.0 - inertia.momentum) * update)
     lead = inertia.momentum / update if inertia.nesterov else 0.0
     return (gain * inertia.decay, 1.0 + gain * inertia.decay * lead, time, float(gain), gain * lead)
@@ -224,10 +224,14 @@ def _programs(facts: _Facts) -> Iterator[tuple[Program, float, float]]:
         yield program_of(facts.law, 0.0, 0.0), 1e300, facts.edge
         return
     longest = float(facts.law.tail_quantile(1e-30)) if facts.edge < 0.0 else math.inf
-    reach = REACH
+    reach, good = REACH / facts.mean, 0.0
     for left in LEFTS:
         lowest = 0.0 if facts.edge == 0.0 else min(left / facts.mean, 600.0 / longest)
-        yield program_of(facts.law, lowest, reach / facts.mean), reach / facts.mean, max(-lowest, facts.edge)
+        try:
+            program, good = program_of(facts.law, lowest, reach), lowest
+        except NotConvergedError:  # so far left it overflows
+            program = program_of(facts.law, good, reach)
+        yield program, reach, max(-good, facts.edge)
         reach *= FARTHER
 
 
@@ -299,7 +303,16 @@ class _Mode:
             wanted += count  # of a pair only one is listed
 
     def line_with(self, wanted: int) -> tuple[float, int]:
-        """A line with so many roots right of it, and how many; with fewer if it lies beside the singularity."""
+        """A line with so many roots right of it, and how many; with fewer if it lies beside the singularity.
+
+        Lines are tried from the right, where counting is cheap, to the left.
+        """
+        line, held = self.farthest_right(), 0
+        while line > 0.05 * self.size and held < wanted:
+            line *= 0.75
+            held = self.count(line)
+        if held >= wanted:
+            return line, held
         if self.facts.edge == 0.0:
             line = 1e-9 * min(self.size, self.equation[3])
             return line, self.count(line)
@@ -309,9 +322,9 @@ class _Mode:
                 if self.lowest > self.facts.edge:
                     raise _TooFar
                 break
-            further = (
-                max(line - width, self.lowest + 0.25 * (line - self.lowest)) if self.lowest > -1e300 else line - width
-            )
+            further = line - width
+            if math.isfinite(self.lowest):
+                further = max(further, self.lowest + 0.25 * (line - self.lowest))
             try:
                 held = self.count(further)
             except NotConvergedError:
@@ -323,10 +336,25 @@ class _Mode:
                 raise NotConvergedError(f"characteristic roots under {self.facts.law}: fewer than {wanted} found")
         return line, held
 
+    def farthest_right(self) -> float:
+        """A line right of which there is no root: where p outgrows q phi on the real axis."""
+        low, high = 0.0, reach_of(self.equation, 1.0)
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            phi = self.phi(middle)
+            low, high = (middle, high) if reach_of(self.equation, phi) > middle else (low, middle)
+        return high
+
+    def phi(self, sigma: float) -> float:
+        """The transform at a real point; 1, which it is at most, where the program is not good."""
+        if sigma > self.reach:
+            return 1.0
+        room = np.empty((len(self.program.codes), 2), complex)
+        return float(transform(self.program, room, complex(sigma))[0].real)
+
     def right_of(self, line: float) -> list[Root]:
         """All roots right of a line, from right to left, by halving boxes."""
-        phi = transform(self.program, np.empty((len(self.program.codes), 2), complex), complex(line))[0].real
-        top = 1.05 * reach_of(self.equation, phi) + 1e-6 * self.size
+        top = 1.05 * reach_of(self.equation, self.phi(line)) + 1e-6 * self.size
         if math.hypot(top, line) > self.reach:
             raise _TooFar
         total = self.count(line)

@@ -179,7 +179,7 @@ def rightmost(program, equation, mean, square, edge, farthest):  # pragma: no co
     gain = (q0 + p0) / p1
     size = 1.0 / mean
     late = mean + p2 / p1
-    best, found = complex(-np.inf, 0.0), False
+    best, found, further, sigma = complex(-np.inf, 0.0), False, LOST, -np.inf
     for seed in range(4):
         if seed == 0:
             s = _lambert_seed(gain * late) / late

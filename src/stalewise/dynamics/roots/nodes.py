@@ -87,7 +87,8 @@ def lognormal(log_median: float, sigma: float, reach: float) -> Rule:
     if count > MOST_NODES:
         raise _too_fine(reach)
     z = low + step * np.arange(count + 1) - 1j * depth
-    return median * np.exp(sigma * z), step / math.sqrt(2.0 * math.pi) * np.exp(-0.5 * z * z)
+    weight = step / math.sqrt(2.0 * math.pi) * np.exp(-0.5 * z * z)
+    return np.asarray(median * np.exp(sigma * z), np.complex128), np.asarray(weight, np.complex128)
 
 
 def weibull(scale: float, shape: float, left: float, reach: float) -> Rule:
@@ -111,7 +112,9 @@ def weibull(scale: float, shape: float, left: float, reach: float) -> Rule:
         raise _too_fine(reach)
     v = low + step * np.arange(count + 1) - 1j * turn
     power = np.exp(shape * v)
-    return scale * np.exp(v), step * shape * power * np.exp(-power)
+    return np.asarray(scale * np.exp(v), np.complex128), np.asarray(
+        step * shape * power * np.exp(-power), np.complex128
+    )
 
 
 def _weibull_step(shape: float, pull: float, turn: float, strip: float) -> float:
@@ -134,7 +137,7 @@ def pareto(scale: float, shape: float) -> Rule:
     v = low + step * np.arange(math.ceil((high - low) / step) + 1)
     y = np.exp(v - np.exp(-v) - size - 0.25j * math.pi)
     weight = shape * np.exp(-(shape + 1.0) * np.log1p(y)) * y * (1.0 + np.exp(-v)) * step
-    return scale * y, weight
+    return np.asarray(scale * y, np.complex128), np.asarray(weight, np.complex128)
 
 
 def _too_fine(reach: float) -> NotConvergedError:

@@ -123,18 +123,15 @@ def program_of(law: AbstractDelay, left: float, reach: float) -> Program:
     writer = _Writer(left, reach)
     writer.law(law)
     rows = np.array(writer.rows)
-    node, weight = (
-        (np.concatenate(part) for part in zip(*writer.rules, strict=True))
-        if writer.rules
-        else (np.zeros(0, complex),) * 2
-    )
+    node = np.concatenate([np.zeros(0, np.complex128), *(rule[0] for rule in writer.rules)])
+    weight = np.concatenate([np.zeros(0, np.complex128), *(rule[1] for rule in writer.rules)])
     return Program(
         np.ascontiguousarray(rows[:, 0], np.int64),
         np.ascontiguousarray(rows[:, 1:3]),
         np.ascontiguousarray(rows[:, 3:], np.int64),
-        np.stack([node.real, node.imag]),
-        np.stack([weight.real, weight.imag]),
-        bool(np.any(node.imag) or np.any(weight.imag)),
+        np.stack([np.real(node), np.imag(node)]),
+        np.stack([np.real(weight), np.imag(weight)]),
+        bool(np.imag(node).any() or np.imag(weight).any()),
     )
 
 
