@@ -549,7 +549,9 @@ def rightmost_roots(gains: ArrayLike, delay: AbstractDelay | float) -> NDArray[n
     """
     facts, flat = _facts(_law(delay)), np.ravel(np.asarray(gains, float))
     if not (np.isfinite(flat).all() and (flat > 0).all()):
-        raise InputError(f"gains must be positive and finite, got {flat[~((flat > 0) & np.isfinite(flat))][0]!r} (1/s)")
+        raise InputError(
+            f"gains must be positive and finite, got {float(flat[~((flat > 0) & np.isfinite(flat))][0])} (1/s)"
+        )
     roots, certified = np.empty(len(flat), complex), np.zeros(len(flat), bool)
     if facts.mean > 0.0:
         program, reach, lowest = next(_programs(facts))

@@ -49,8 +49,8 @@ def index_root(step: float, staleness: StalenessLaw, inertia: Inertia = NO_INERT
 
     Returns:
         z, by which the mean is multiplied with every update in the long run (of a pair the upper one), with a
-        certificate that none is larger (by more than 1 part in 10,000, where roots crowd). The mean is stable if its modulus is below 1; 0 if it is at its
-        end after finitely many updates.
+        certificate that none is larger (by more than 1 part in 10,000, where roots crowd). The mean is stable if its
+        modulus is below 1; 0 if it is at its end after finitely many updates.
 
     Raises:
         InputError: ``step`` is not positive and finite.

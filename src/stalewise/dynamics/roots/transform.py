@@ -227,6 +227,8 @@ def _push(program, at, s):  # pragma: no cover
         return value, -first * value
     if code == 1:
         z = s * first
+        if z == -1.0:  # the pole
+            return complex(np.inf, 0.0), complex(np.inf, 0.0)
         log = complex(
             0.5 * np.log1p(2.0 * z.real + z.real * z.real + z.imag * z.imag), np.arctan2(z.imag, 1.0 + z.real)
         )
