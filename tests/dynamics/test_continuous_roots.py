@@ -12,6 +12,7 @@ from scipy.special import lambertw
 from stalewise.delays import Empirical, Gamma, parse_delay
 from stalewise.dynamics import (
     Inertia,
+    are_stable,
     characteristic_roots,
     gain_limit,
     is_stable,
@@ -262,6 +263,8 @@ def test_many_gains_at_once():
     roots = rightmost_roots(gains, law)
     assert roots.shape == (3, 4)
     assert all(root == rightmost_root(gain, law).value for gain, root in zip(gains.flat, roots.flat, strict=True))
+    assert (are_stable(gains, law) == (gains < gain_limit(law))).all()
+    assert are_stable([1.0, 1e3], parse_delay("normal(1, 0.3)")).tolist() == [True, False]
     assert np.isnan(rightmost_roots([1.0], parse_delay("lognormal(1, 1)"))).all()
     with pytest.raises(InputError, match="gains must be positive and finite, got -1"):
         rightmost_roots([1.0, -1.0], law)

@@ -15,6 +15,7 @@ from stalewise.dynamics.memoryless import memoryless_second_moment, memoryless_s
 from stalewise.dynamics.recursion import decay_per_update, noise_response, reciprocal_series, transient
 from stalewise.dynamics.roots import (
     Root,
+    are_stable,
     characteristic_roots,
     gain_limit,
     index_root,
@@ -37,6 +38,7 @@ __all__ = [
     "SamplePaths",
     "StepFilter",
     "StepLimit",
+    "are_stable",
     "characteristic_roots",
     "constant_step_limit",
     "decay_along",

@@ -2,6 +2,7 @@
 
 from stalewise.dynamics.roots.continuous import (
     Root,
+    are_stable,
     characteristic_roots,
     gain_limit,
     is_stable,
@@ -12,6 +13,7 @@ from stalewise.dynamics.roots.discrete import index_root, index_roots
 
 __all__ = [
     "Root",
+    "are_stable",
     "characteristic_roots",
     "gain_limit",
     "index_root",

@@ -26,6 +26,7 @@ from stalewise.dynamics.roots.kernel import (
     LOST,
     count_in_box,
     count_right,
+    counts_of_gains,
     least_gain,
     newton,
     reach_of,
@@ -38,7 +39,7 @@ from stalewise.errors import InputError, NotConvergedError
 
 EPSILON = 2.2e-16
 REACH, FARTHER = 24.0, 8.0  # of a program, in 1/mean, and how it is made longer
-LEFTS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0)  # how far left it is good, in 1/mean
+LEFTS = (2.5, 5.0, 10.0, 20.0, 40.0, 80.0)  # how far left it is good, in 1/mean
 MOST_ROOTS, CLOSE, SMALLEST_BOX = 2000, 2e-3, 1e-4
 FINEST, FASTEST = 0.005, 400.0  # steps, and the end, of a search for crossings, in 1/mean
 NEAR_EDGE = 1e-3  # of its distance from 0: nearer to the singularity no root is looked for
@@ -533,6 +534,36 @@ def _real(root: Root) -> float:
     return _value(root).real
 
 
+def _checked(gains: ArrayLike) -> NDArray[np.float64]:
+    flat = np.ravel(np.asarray(gains, float))
+    bad = flat[~((flat > 0) & np.isfinite(flat))]
+    if len(bad):
+        raise InputError(f"gains must be positive and finite, got {float(bad[0])} (1/s)")
+    return flat
+
+
+def are_stable(gains: ArrayLike, delay: AbstractDelay | float) -> NDArray[np.bool_]:
+    """`is_stable` for many gains of one law, element by element, in one compiled loop.
+
+    Args:
+        gains: Above zero [1/s], any shape.
+        delay: Law of the delay, or a constant delay [s].
+
+    Raises:
+        InputError: A gain is not positive and finite.
+        NotConvergedError: As `is_stable`.
+    """
+    facts, flat = _facts(_law(delay)), _checked(gains)
+    counts = np.full(len(flat), FAR if facts.mean > 0.0 else 0)
+    if facts.mean > 0.0:
+        program, reach, _ = next(_programs(facts))
+        counts_of_gains(program, flat, reach, counts)
+    stable = counts == 0
+    for i in np.flatnonzero(counts < 0):
+        stable[i] = is_stable(flat[i], delay)
+    return stable.reshape(np.shape(gains))
+
+
 def rightmost_roots(gains: ArrayLike, delay: AbstractDelay | float) -> NDArray[np.complex128]:
     """`rightmost_root` for many gains of one law, element by element, in one compiled loop.
 
@@ -547,11 +578,7 @@ def rightmost_roots(gains: ArrayLike, delay: AbstractDelay | float) -> NDArray[n
         InputError: A gain is not positive and finite.
         NotConvergedError: As `rightmost_root`.
     """
-    facts, flat = _facts(_law(delay)), np.ravel(np.asarray(gains, float))
-    if not (np.isfinite(flat).all() and (flat > 0).all()):
-        raise InputError(
-            f"gains must be positive and finite, got {float(flat[~((flat > 0) & np.isfinite(flat))][0])} (1/s)"
-        )
+    facts, flat = _facts(_law(delay)), _checked(gains)
     roots, certified = np.empty(len(flat), complex), np.zeros(len(flat), bool)
     if facts.mean > 0.0:
         program, reach, lowest = next(_programs(facts))

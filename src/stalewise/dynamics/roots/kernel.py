@@ -291,3 +291,10 @@ def least_gain(program, inertia, start, finest, last, farthest):  # pragma: no c
         before = after
         omega += step
     return best
+
+
+@_compiled
+def counts_of_gains(program, gains, farthest, counts):  # pragma: no cover
+    """Roots right of the axis of the plain delay equation, for many gains; fills ``counts``."""
+    for i in range(len(gains)):
+        counts[i] = count_right(program, (0.0, 1.0, 0.0, gains[i], 0.0), 0.0, farthest)
