@@ -8,11 +8,15 @@ import functools
 import math
 from dataclasses import dataclass
 
-from stalewise.dynamics.counted import dispersion
+import numpy as np
+
+from stalewise.dynamics.counted import decay_in_time, dispersion
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia
-from stalewise.dynamics.memoryless import memoryless_step_limit, memoryless_variance_factor
+from stalewise.dynamics.memoryless import memoryless_step_limit, memoryless_variance_factor, moment_map
 from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, variance_factor
 from stalewise.staleness import CONSTANT, Arrivals
+
+ALONG = 0.1  # of the limit, from where on a decay is measured along a path
 
 
 @dataclass(frozen=True)
@@ -125,18 +129,39 @@ def stationary_variance(
 
 
 def decay_rate(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> float | None:
-    r"""Decay of a mode's mean [1/s]: rate x log of the smallest zero; None for heavy tails, where no rate exists.
+    r"""Rate at which the root mean square of a mode decays in wall-clock time [1/s]; None for heavy tails.
 
-    Memoryless workers: zeros of :math:`(z-1)(z-(1-1/N)) + hz/N`.
+    Exact for memoryless workers: a step multiplies their moments by a matrix of spectral radius :math:`\rho`, steps are
+    Poisson, so :math:`R(1 - \rho)/2`. Otherwise along a recorded path, from a tenth of the limit on. Below it, or
+    without a path, by the zero of the index equation, z, about whose decay the counts scatter: with their variance
+    growing I times as fast as their mean (gamma renewals)
+
+    .. math:: \frac{R}{2I}\left(1 - |z|^{2I}\right).
+
+    Args:
+        step: h = learning rate x curvature.
+        arrivals: Staleness of the schedule.
+        inertia: Momentum and weight decay.
     """
     if arrivals.heavy_tailed and len(arrivals.staleness.pmf) > 1:
         return None
-    if arrivals.memoryless and inertia == NO_INERTIA:
-        workers = round(arrivals.staleness.mean) + 1
-        half = 0.5 * (2.0 - (1.0 + step) / workers)
-        product = 1.0 - 1.0 / workers
-        square = half * half - product
-        modulus = math.sqrt(product) if square < 0 else abs(half) + math.sqrt(square)
-        return -arrivals.rate * math.log(modulus) if modulus > 0 else None
-    found = arrivals.rate * decay_per_update(step, arrivals.staleness, inertia.filter(arrivals.block))
-    return found if math.isfinite(found) else None
+    how = inertia.filter(arrivals.block)
+    if arrivals.memoryless:
+        matrix, _ = moment_map(step, round(arrivals.staleness.mean) + 1, how)
+        radius = float(np.abs(np.linalg.eigvals(matrix)).max())
+        return 0.5 * arrivals.rate * (1.0 - radius) if arrivals.block == 1 else -0.5 * arrivals.rate * math.log(radius)
+    found = dispersion(arrivals, inertia)
+    if found is not None and step > ALONG * found.limit:
+        return decay_in_time(step, arrivals, inertia)[0]
+    rho = decay_per_update(step, arrivals.staleness, how)
+    scatter = _dispersion_index(arrivals)
+    decay = 2.0 * rho * scatter
+    rate = arrivals.rate * (rho if abs(decay) < 1e-9 else -rho * math.expm1(-decay) / decay)
+    return rate if math.isfinite(rate) else None
+
+
+def _dispersion_index(arrivals: Arrivals) -> float:
+    """How much faster the variance of the number of steps grows in the long run than its mean."""
+    long = 100.0 * (arrivals.staleness.mean + 1.0) / arrivals.rate
+    mean, variance = arrivals.counts(np.array([long, 2.0 * long]))
+    return max(float((variance[1] - variance[0]) / (mean[1] - mean[0])), 0.0)

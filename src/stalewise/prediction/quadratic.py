@@ -41,9 +41,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     modes = modes_of(study, timing)
     stable = stability_of(modes, timing)
     floor = stable.floor
-    pairs = zip(modes.step, modes.inertia, strict=True)
-    rates = [decay_rate(h, timing, inertia) for h, inertia in pairs] if stable.mean else [None]
-    slowest = min((r for r in rates if r is not None), default=None)
+    slowest = _slowest(modes, timing) if stable.mean_square else None
     curve = _curve(study, timing, modes, stable, _weights(timing, modes), study.target.time_limit or math.inf)
     reached = _reached(study, curve, floor) if stable.mean_square else TargetTime()
     loss = curve.loss
@@ -78,6 +76,13 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         status=_status(study, timing, floor, reached, float(curve.time[-1])),
         notes=[f"staleness: {timing.staleness.method}", f"limit: {stable.method}", *_poisson_note(study)],
     )
+
+
+def _slowest(modes: Modes, timing: Arrivals) -> float | None:
+    """Decay rate of the slowest mode [1/s]: the softest or, near its limit, the stiffest."""
+    ends = {(float(modes.step[i]), modes.inertia[i]) for i in (0, -1)}
+    rates = [decay_rate(step, timing, inertia) for step, inertia in ends]
+    return min((rate for rate in rates if rate is not None), default=None)
 
 
 def _poisson_note(study: Study) -> list[str]:
