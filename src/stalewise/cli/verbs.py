@@ -1,7 +1,9 @@
 """The verbs. Each parses, calls one function of the library, and prints."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import cyclopts
 
 from stalewise.cli.shared import (
     TRACE,
@@ -18,6 +20,8 @@ from stalewise.cli.shared import (
     write_answer,
 )
 from stalewise.trajectory import Trajectory, to_json
+
+Kinds = Annotated[list[Literal["workers", "spread", "threshold"]] | None, cyclopts.Parameter(name="--kind")]
 
 
 def fit(
@@ -114,6 +118,44 @@ def limit(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0
         *_notes(answer.notes),
     ])  # fmt: skip
     return bool(answer.diverges)
+
+
+def chart(
+    study: str, /, *, kind: Kinds = None, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None
+) -> bool:
+    """Draw up stability charts: where training is stable, and how fast it converges there.
+
+    Kinds: workers (active workers x learning rate), spread (coefficient of variation of the delay x gain), threshold
+    (active workers x largest staleness); the first two unless given. With --out they are written as charts.json and,
+    as pictures, charts.html.
+
+    Example: stalewise chart examples/quadratic.toml --kind workers --kind spread --out runs/charts
+
+    Args:
+        study: Study file (TOML); - reads standard input.
+        kind: Which chart (repeatable).
+    """
+    from stalewise.prediction import chart as draw
+    from stalewise.report.figures import chart_page
+
+    question, kinds = read_study(study, set_), kind or ["workers", "spread"]
+    charts = []
+    with progress_bar("chart") as progress:
+        for one in kinds:
+            charts.append(draw(question, one, seed=seed, progress=progress).as_dict())
+    write_answer(out, {"charts.json": to_json(charts), "charts.html": chart_page(charts)} if out else {})
+    lines = [f"{one['kind']:<10} {_boundaries(one)}" for one in charts]
+    say(json, charts, [*lines, f"pictures   {out / 'charts.html'}" if out else "pictures   with --out FOLDER"])
+    return False
+
+
+def _boundaries(chart: dict) -> str:
+    """The range of each boundary."""
+    told = []
+    for name, values in chart["boundaries"].items():
+        known = [value for value in values if value is not None]
+        told.append(f"{name} {min(known):.4g} to {max(known):.4g}" if known else f"{name}: none")
+    return f"{chart['y']['name']}: " + "; ".join(told)
 
 
 def predict(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
@@ -254,7 +296,7 @@ def report(folder: Path, /, *, json: Json = False) -> None:
     say(json, {"report": str(page)}, [f"wrote {page}"])
 
 
-ALL = (fit, measure, limit, predict, plan, simulate, train, compare, report)
+ALL = (fit, measure, limit, chart, predict, plan, simulate, train, compare, report)
 
 
 def _tell(answer: Trajectory, json: bool) -> bool:

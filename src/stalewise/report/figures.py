@@ -1,10 +1,12 @@
 """Figures of the page. One function a figure; text from files is escaped, for Plotly reads some HTML in it."""
 
 import itertools
+import math
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io as pio
 
 COLOURS = {"predict": "#0072B2", "simulate": "#E69F00", "train": "#009E73"}
 NAMES = {"predict": "prediction", "simulate": "simulation", "train": "real run"}
@@ -105,3 +107,50 @@ def stability_figure(chart: dict[str, Any]) -> go.Figure:
             marker={"color": "#D55E00", "size": 14, "symbol": "star"},
         )  # fmt: skip
     return figure
+
+
+def chart_figure(chart: dict[str, Any]) -> go.Figure:
+    """A stability chart: contours of its levels, its boundaries, and where the study is."""
+    figure = _figure(_titled(chart["x"]), _titled(chart["y"]))
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(type="log")
+    levels = [[None if one is None or one <= 0 else math.log10(one) for one in row] for row in chart["levels"]]
+    seen = [one for row in levels for one in row if one is not None]
+    low, high = (math.floor(min(seen)), math.ceil(max(seen))) if seen else (0, 1)
+    ticks = [k for k in range(low, high + 1)]
+    figure.add_contour(
+        x=chart["x"]["values"], y=chart["y"]["values"], z=levels, colorscale="Cividis", connectgaps=False,
+        contours={"start": low, "end": high, "size": 0.25, "showlines": True}, line={"width": 0.5},
+        colorbar={"title": {"text": escape(chart["level"]), "side": "right"}, "tickvals": ticks,
+                  "ticktext": [f"{10.0**k:g}" for k in ticks]},
+        hovertemplate="%{x:.4g}, %{y:.4g}: 10^%{z:.2f}<extra></extra>",
+    )  # fmt: skip
+    for (name, values), (colour, dash) in zip(chart["boundaries"].items(), _BOUNDARIES, strict=False):
+        figure.add_scatter(
+            x=chart["x"]["values"], y=values, name=escape(name), mode="lines",
+            line={"color": colour, "dash": dash, "width": 2.5},
+        )  # fmt: skip
+    if chart["point"]:
+        x, y = chart["point"]
+        figure.add_scatter(
+            x=[x], y=[y], mode="markers", name="this study", marker={"color": "#D55E00", "size": 14, "symbol": "star"}
+        )
+    return figure
+
+
+_BOUNDARIES = (("#D55E00", "solid"), ("#333333", "dot"))
+
+
+def _titled(axis: dict[str, Any]) -> str:
+    return escape(f"{axis['name']} [{axis['unit']}]" if axis["unit"] else axis["name"])
+
+
+def chart_page(charts: list[dict[str, Any]]) -> str:
+    """Charts as one self-contained page."""
+    parts = []
+    for i, chart in enumerate(charts):
+        notes = "".join(f"<p>{escape(note)}</p>" for note in chart["notes"])
+        parts.append(pio.to_html(chart_figure(chart), include_plotlyjs=i == 0, full_html=False) + notes)
+    style = "body{font:15px system-ui,sans-serif;color:#3b4252;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>Stability charts</title><style>{style}</style>"
+    return f"{head}<h1>Stability charts</h1>{''.join(parts)}</html>"

@@ -64,8 +64,8 @@ def index_root(step: float, staleness: StalenessLaw, inertia: Inertia = NO_INERT
     coefficients = _characteristic(step, staleness, inertia)
     if len(coefficients) == 1:
         return Root(0j, True, "at its end after finitely many updates", condition=0.0)
-    w = _least(coefficients, decay_per_update(step, staleness, how))
-    return _described(coefficients, w, certified=_is_least(coefficients, w, staleness.mean + 1.0))
+    w = least_zero(coefficients, decay_per_update(step, staleness, how))
+    return _described(coefficients, w, certified=_isleast_zero(coefficients, w, staleness.mean + 1.0))
 
 
 def index_roots(step: float, staleness: StalenessLaw, inertia: Inertia = NO_INERTIA) -> list[Root]:
@@ -83,7 +83,7 @@ def index_roots(step: float, staleness: StalenessLaw, inertia: Inertia = NO_INER
     if len(staleness.pmf) > LONGEST:
         raise InputError(f"staleness must be at most {LONGEST} updates long, got {len(staleness.pmf)}; try index_root")
     coefficients = _characteristic(step, staleness, inertia)
-    found = [_newton(coefficients, complex(w)) for w in power.polyroots(coefficients) if w.imag >= 0]
+    found = [newton(coefficients, complex(w)) for w in power.polyroots(coefficients) if w.imag >= 0]
     return [_described(coefficients, w, certified=True) for w in sorted(found, key=abs)]
 
 
@@ -91,7 +91,7 @@ def _characteristic(step: float, staleness: StalenessLaw, inertia: Inertia) -> A
     return np.trim_zeros(characteristic_coefficients(step, staleness.pmf, inertia.filter()), "b")
 
 
-def _is_least(coefficients: Array, w: complex, age: float) -> bool:
+def _isleast_zero(coefficients: Array, w: complex, age: float) -> bool:
     """Whether it (and its conjugate) is alone inside a circle somewhat larger, or none is inside one a hair smaller."""
     own = 2 if w.imag > 0 else 1
     gaps = (0.3 / age, 0.1 / age, 0.03 / age, 0.01 / age)
@@ -100,15 +100,15 @@ def _is_least(coefficients: Array, w: complex, age: float) -> bool:
     )
 
 
-def _least(coefficients: Array, decay: float) -> complex:
+def least_zero(coefficients: Array, decay: float) -> complex:
     """The zero of modulus e^decay, the upper one of a pair: Newton's method from where c is least on that circle."""
     length = 1 << math.ceil(math.log2(16 * len(coefficients) + 64))
     radius = math.exp(decay)
     size = np.abs(np.fft.rfft(coefficients * radius ** np.arange(len(coefficients)), length))
-    return _newton(coefficients, radius * np.exp(2j * math.pi * int(np.argmin(size)) / length))
+    return newton(coefficients, radius * np.exp(2j * math.pi * int(np.argmin(size)) / length))
 
 
-def _newton(coefficients: Array, w: complex) -> complex:
+def newton(coefficients: Array, w: complex) -> complex:
     """A zero by Newton's method, the upper one of a pair."""
     slope = power.polyder(coefficients)
     for _ in range(60):

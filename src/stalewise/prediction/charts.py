@@ -1,0 +1,239 @@
+"""Stability charts of a study: where training is stable, and how fast it converges there."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from stalewise.delays import Gamma
+from stalewise.dynamics import Inertia, learning_rate_at, rightmost_roots, step_limit
+from stalewise.dynamics.boundary import decay_curve, gain_boundary, step_boundary
+from stalewise.dynamics.recursion import mean_square_step_limit
+from stalewise.errors import InputError
+from stalewise.prediction.modes import stiffest
+from stalewise.staleness import arrivals
+from stalewise.study import Study
+
+Kind = Literal["workers", "spread", "threshold"]
+KINDS: tuple[Kind, ...] = ("workers", "spread", "threshold")
+Progress = Callable[[float, str], None]
+ANCHORS = (2, 8, 32, 128)  # workers at which the mean-square limit is measured
+MOST_CHARTED = 256
+SPREADS = np.geomspace(0.05, 1.0, 41)
+GAINS = np.geomspace(0.03, 30.0, 61)
+RATES = 36
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: what it is, its unit, its values."""
+
+    name: str
+    unit: str
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A stability chart as data.
+
+    Attributes:
+        kind: Which of the three.
+        x, y: Axes; both are meant to be drawn logarithmically.
+        boundaries: Curves by name: a value of y for every x, None where there is no boundary.
+        level: What ``levels`` are, with unit.
+        levels: For every y and x, None where unstable: shape (len(y), len(x)).
+        point: Where the study is, None if it has no such place.
+        notes: What to know.
+    """
+
+    kind: Kind
+    x: Axis
+    y: Axis
+    boundaries: dict[str, list[float | None]]
+    level: str
+    levels: list[list[float | None]]
+    point: tuple[float, float] | None
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def chart(study: Study, kind: Kind = "workers", *, seed: int = 0, progress: Progress | None = None) -> Chart:
+    """Draw up a stability chart of a study.
+
+    ============ ================================================== ====================================================
+    kind         axes                                               curves; levels
+    ============ ================================================== ====================================================
+    workers      active workers, learning rate                      limits of mean and mean square; decay rate
+    spread       coefficient of variation of the delay, gain x mean limit of the mean, fastest gain; decay rate
+                 delay, for gamma delays
+    threshold    active workers, largest staleness (drop)           where the study's learning rate ceases to be stable;
+                                                                    largest learning rate
+    ============ ================================================== ====================================================
+
+    Curves are followed from point to point (`stalewise.dynamics.boundary`). The mean-square limit is measured in
+    virtual time at a few numbers of workers; in between, that of the index equation is scaled by the ratio found there
+    (within 2 % of measuring everywhere, gamma(4) and exponential delays, 2 to 128 workers).
+
+    Args:
+        study: Its delays, spectrum, momentum; policy async unless given.
+        kind: Which chart.
+        seed: Used where staleness is counted in virtual time.
+        progress: Called with the fraction done and a message.
+
+    Raises:
+        InputError: The chart is not known for such a study.
+    """
+    if kind not in KINDS:
+        raise InputError(f"chart: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    study = study if study.schedule.policy else study.with_schedule(policy="async")
+    if kind != "spread" and (study.policy != "async" or study.cluster.group is not None):
+        raise InputError(f"chart: {kind} needs policy async and workers that are alike, got policy {study.policy!r}")
+    draw = {"workers": _by_workers, "spread": _by_spread, "threshold": _by_threshold}[kind]
+    return draw(study.with_schedule(trigger=0.0), seed, progress or _silent)
+
+
+def _silent(share: float, message: str) -> None:
+    """Tell nobody."""
+
+
+def _inertia(study: Study) -> Inertia:
+    schedule = study.schedule
+    return Inertia(schedule.momentum, schedule.nesterov, schedule.weight_decay / stiffest(study)[0])
+
+
+def _workers_up_to(most: int) -> list[int]:
+    grid = {round(2 ** (k / 4)) for k in range(4 * math.ceil(math.log2(max(most, 2))) + 1)}
+    return sorted({n for n in grid if n <= most} | {most})
+
+
+def _with_workers(study: Study, workers: int) -> Study:
+    more = study.with_cluster(workers=max(workers, study.cluster.workers))
+    return more.with_schedule(active_workers=workers, learning_rate=study.schedule.learning_rate or 1.0)
+
+
+def _by_workers(study: Study, seed: int, progress: Progress) -> Chart:
+    curvature, notes = stiffest(study)
+    softest = float(study.workload.modes().eigenvalues.min()) if study.workload.is_quadratic else curvature
+    inertia, plain = _inertia(study), study.with_schedule(max_staleness=None)
+    workers = _workers_up_to(min(max(2 * study.active_workers, 32), MOST_CHARTED))
+    timings = [arrivals(_with_workers(plain, n), seed=seed) for n in workers]
+    mean = step_boundary([timing.staleness for timing in timings], inertia)
+    ratios = {}
+    for n in (*(n for n in ANCHORS if n <= workers[-1]), workers[-1]):
+        progress(0.5 * n / workers[-1], f"mean-square limit of {n} workers")
+        timing = arrivals(_with_workers(plain, n), seed=seed)
+        index = mean_square_step_limit(timing.staleness, None, inertia.filter(), precision=1e-4)
+        ratios[n] = step_limit(timing, inertia).mean_square / index
+    measured = np.interp(np.log(workers), np.log(sorted(ratios)), [ratios[n] for n in sorted(ratios)])
+    square = np.array([
+        mean_square_step_limit(timing.staleness, float(most), inertia.filter(), precision=1e-4) * ratio
+        for timing, most, ratio in zip(timings, mean, measured, strict=True)
+    ])  # fmt: skip
+    local_steps = study.schedule.local_steps
+    mean_rate, square_rate = (
+        np.array([learning_rate_at(h, curvature, t, local_steps) for h, t in zip(one, timings, strict=True)])
+        for one in (np.maximum(mean, square), square)
+    )
+    rates = np.geomspace(0.02 * square_rate.min(), 1.3 * mean_rate.max(), RATES)
+    levels: list[list[float | None]] = [[None] * len(workers) for _ in rates]
+    for i, timing in enumerate(timings):
+        progress(0.5 + 0.5 * i / len(workers), f"decay rates of {workers[i]} workers")
+        stable = rates[rates < square_rate[i]]
+        curves = [decay_curve(stable * one, timing.staleness, inertia) for one in {softest, curvature}]
+        for j, found in enumerate(np.min(curves, axis=0)):
+            levels[j][i] = timing.rate * float(found) if math.isfinite(found) else None
+    point = study.schedule.learning_rate
+    return Chart(
+        "workers",
+        Axis("active workers", "", [float(n) for n in workers]),
+        Axis("learning rate", "", rates.tolist()),
+        {"mean-square limit": square_rate.tolist(), "limit of the mean": mean_rate.tolist()},
+        "decay rate of the slowest mode's mean [1/s]",
+        levels,
+        (float(study.active_workers), point) if point else None,
+        [*notes, f"curvatures {softest:.4g} to {curvature:.4g}"],
+    )
+
+
+def _by_spread(study: Study, seed: int, progress: Progress) -> Chart:  # noqa: ARG001
+    laws = [Gamma(1.0, float(spread**-2)) for spread in SPREADS]
+    limits = gain_boundary(laws)
+    shapes = SPREADS**-2.0
+    fastest = (shapes / (shapes + 1.0)) ** (shapes + 1.0)
+    levels: list[list[float | None]] = [[None] * len(SPREADS) for _ in GAINS]
+    for i, law in enumerate(laws):
+        progress(i / len(laws), f"decay rates at a spread of {SPREADS[i]:.2g}")
+        stable = limits[i] > GAINS
+        for j, root in zip(np.flatnonzero(stable), rightmost_roots(GAINS[stable], law), strict=True):
+            levels[j][i] = -float(root.real)
+    workers = study.workers()
+    point = None
+    if study.schedule.learning_rate and workers.law is not None and workers.law.cv > 0:
+        gain = study.learning_rate * stiffest(study)[0] * workers.rate / study.rules().group
+        point = (workers.law.cv, gain * workers.law.mean)
+    return Chart(
+        "spread",
+        Axis("coefficient of variation of the delay", "", SPREADS.tolist()),
+        Axis("gain x mean delay", "", GAINS.tolist()),
+        {
+            "limit of the mean": [float(one) if math.isfinite(one) else None for one in limits],
+            "fastest (a double root)": fastest.tolist(),
+        },
+        "decay rate x mean delay",
+        levels,
+        point,
+        [
+            "gamma delays; the delay equation's mean, without momentum: few workers with widely spread delays lose the "
+            "mean square earlier (chart workers)"
+        ],
+    )
+
+
+def _by_threshold(study: Study, seed: int, progress: Progress) -> Chart:
+    curvature, notes = stiffest(study)
+    inertia = _inertia(study)
+    workers = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= max(2 * study.active_workers, 16)]
+    thresholds = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    thresholds = [k for k in thresholds if k <= 4 * workers[-1]]
+    limits = np.empty((len(thresholds), len(workers)))
+    for i, n in enumerate(workers):
+        for j, most in enumerate(thresholds):
+            progress((i * len(thresholds) + j) / limits.size, f"{n} workers, staleness up to {most}")
+            asked = _with_workers(study, n).with_schedule(max_staleness=most, on_stale="drop")
+            timing = replace(arrivals(asked, seed=seed), path=None)
+            step = step_limit(timing, inertia).mean_square
+            limits[j, i] = learning_rate_at(step, curvature, timing, study.schedule.local_steps)
+    rate = study.schedule.learning_rate
+    boundary: list[float | None] = []
+    for i in range(len(workers)):
+        above = np.flatnonzero(limits[:, i] <= rate) if rate else np.zeros(0, int)
+        boundary.append(_between(thresholds, limits[:, i], int(above[0]), rate) if rate and len(above) else None)
+    bound = study.schedule.max_staleness
+    return Chart(
+        "threshold",
+        Axis("active workers", "", [float(n) for n in workers]),
+        Axis("largest staleness", "updates", [float(k) for k in thresholds]),
+        {f"learning rate {rate:g} is stable below": boundary} if rate else {},
+        "largest stable learning rate",
+        [[float(one) for one in row] for row in limits],
+        (float(study.active_workers), float(bound)) if bound else None,
+        [
+            *notes,
+            "staleness beyond is dropped; index equation with independent staleness, conservative for few workers",
+        ],
+    )
+
+
+def _between(thresholds: list[int], limits: np.ndarray, above: int, rate: float) -> float:
+    """Threshold at which the limit is ``rate``, on straight lines in logarithms."""
+    if above == 0:
+        return float(thresholds[0])
+    low, high = np.log(limits[above - 1]), np.log(limits[above])
+    share = (low - math.log(rate)) / (low - high) if low != high else 0.0
+    return float(thresholds[above - 1] * (thresholds[above] / thresholds[above - 1]) ** share)
