@@ -28,8 +28,8 @@ CHART, CHART_GOAL = 200, 0.1
 ALLOWED = 1e-10
 LAWS = (
     "constant(1)", "mixture([constant(0.2), constant(1), constant(4)], [0.5, 0.3, 0.2])", "gamma(1, 4)",
-    "gamma(1, 2.5)", "uniform(0.5, 1.5)", "shifted_exponential(0.5, 0.5)", "gamma(0.6, 2) + uniform(0, 0.8)", "normal(1, 0.3)",
-    "weibull(1, 2)", "lognormal(1, 1)", "100,000 samples",
+    "gamma(1, 2.5)", "uniform(0.5, 1.5)", "shifted_exponential(0.5, 0.5)", "gamma(0.6, 2) + uniform(0, 0.8)",
+    "normal(1, 0.3)", "weibull(1, 2)", "lognormal(1, 1)", "100,000 samples",
 )  # fmt: skip
 
 

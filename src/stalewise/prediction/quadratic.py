@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
+from scipy import signal, stats
 
 from stalewise.dynamics import (
     Inertia,
@@ -26,6 +26,7 @@ from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, Targ
 
 Array = NDArray[np.float64]
 POINTS = 800
+FEW = 40.0  # expected updates below which their number is not taken as normal
 MOST_UPDATES = 1 << 21  # solved one by one
 SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials
 ALONG = 0.25  # of the limit, from where on a mode's second moment is followed along a recorded path
@@ -153,11 +154,32 @@ def _curve(
     last = np.flatnonzero(~(table[0] <= target))
     if reachable and len(last) and index[last[-1]] < 0.6 * index[-1]:
         end = min(end, _time_of(timing, float(index[last[-1] + 1])) * 1.6)
-    time = np.linspace(0.0, end, POINTS)
-    mean, variance = timing.counts(time)
+    farthest = min(longest, 4.0 * _time_of(timing, float(index[-1])))
+    while True:
+        time = np.linspace(0.0, end, POINTS)
+        mean, variance = timing.counts(time)
+        loss = _over_counts(mean, variance, index, table)
+        if not reachable or loss[0, -1] <= target or end >= farthest:
+            break
+        end = min(1.6 * end, farthest)  # late are those runs of which few updates were made
+    return _Curve(time, np.minimum(mean, index[-1]), loss)
+
+
+def _over_counts(mean: Array, variance: Array, index: Array, table: Array) -> Array:
+    """Loss at times by which so many updates are expected, averaged over their number, shape (rows, times).
+
+    As if it were normal; where few are expected and they scatter like a Poisson process or more, negative binomial.
+    """
     nodes = np.clip(mean[:, None] + np.sqrt(variance)[:, None] * _NODES, 0.0, index[-1])
     loss = np.array([np.interp(nodes, index, row) @ _WEIGHTS for row in table])
-    return _Curve(time, np.minimum(mean, index[-1]), loss)
+    few = (mean > 0) & (mean < FEW) & (variance >= 0.99 * mean)
+    if few.any():
+        expected, scattered = mean[few][:, None], np.maximum(variance[few] / mean[few], 1.001)[:, None]
+        counts = np.arange(12.0 * FEW)
+        poisson, wider = stats.poisson.pmf(counts, expected), scattered - 1.0
+        chances = np.where(wider > 0.0011, stats.nbinom.pmf(counts, expected / wider, 1.0 / scattered), poisson)
+        loss[:, few] = [chances @ np.interp(counts, index, row) for row in table]
+    return loss
 
 
 def _weights(timing: Arrivals, modes: Modes) -> list[float | None]:
