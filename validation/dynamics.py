@@ -12,8 +12,8 @@
 
 and, with momentum 0.5, 0.9 and Nesterov's 0.9, and with weight decay, for 4 laws and 4 and 16 workers, limits and
 variances. Standard errors in brackets, from 8 ensembles of other seeds than the prediction's. Allowed: 3 % or 3
-standard errors; exceptions are listed at the end, and a limit that is too high by more than 3 % and 3 standard errors fails the
-script. Run by `make validate`: about 15 minutes.
+standard errors; exceptions are listed at the end, and a limit that is too high by more than 3 % and 3 standard errors
+fails the script. Run by `make validate`: about 15 minutes.
 """
 
 import sys

@@ -3,8 +3,8 @@ r"""Limits, floors and settling times of many modes under many schedules at once
 Everything follows from one recursion a mode, its response X to a unit kick. From a standing start at 1 the mean is
 :math:`m_k = 1 - h\sum_{j<k} X_j`, noise makes the variance :math:`\nu\sum X_j^2`, and with r = P * X, what is read of a
 kick, staleness jitter multiplies that by :math:`1/(1 - w h^2\sum(X^2 - r^2))`, infinite past the limit. Ages are
-counted in blocks of updates, 24 to 48 on average; what goes on when the response has become one exponential is summed as a
-geometric series.
+counted in blocks of updates, 24 to 48 on average; what goes on when the response has become one exponential is
+summed as a geometric series.
 """
 
 import math
@@ -101,7 +101,8 @@ def settle(
             limit[i] = memoryless_step_limit((round(schedule.staleness.mean) + 1) * schedule.block) * schedule.block
         else:
             limit[i] = _limit(ages.pmf, 1.0 / ages.block) / ages.block
-        _settle(ages, limit[i], *(np.array(one[i]) for one in shaped[1:]), floor[i], time[i])
+        h, half, held, begun, wanted = (np.array(one[i]) for one in shaped[1:])
+        _settle(ages, limit[i], h, half, held, begun, wanted, floor[i], time[i])
     return Settling(limit, floor, time)
 
 

@@ -25,6 +25,7 @@ from stalewise.staleness import StalenessLaw
 Array = NDArray[np.float64]
 LONGEST_TRANSFORM = 1 << 22
 RECURSED = 10**9  # coefficients x updates that are worked off one by one
+STARTS = 8  # from which the leading zero is polished
 SLOW = 0.1  # below this h gain (E K + 1 + lag), the response has one sharp peak, at zero frequency
 
 
@@ -301,9 +302,11 @@ def decay_per_update(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER
             low = middle
         if high - low < 1e-3 * max(abs(high), 1e-6):
             break
-    zero = _polish(coefficients, math.exp(high))
-    found = math.log(abs(zero))
-    return found if low - 0.1 * abs(low) - 1e-9 <= found <= high + 0.1 * abs(high) + 1e-9 else 0.5 * (low + high)
+    slack = 1e-3 * max(abs(low), abs(high)) + 1e-12
+    for zero in _polished(coefficients, math.exp(high)):
+        if zero != 0 and low - slack <= math.log(abs(zero)) <= high + slack:
+            return math.log(abs(zero))
+    return 0.5 * (low + high)
 
 
 def zeros_inside(coefficients: Array, radius: float) -> int:
@@ -320,17 +323,22 @@ def zeros_inside(coefficients: Array, radius: float) -> int:
     return round(float(-turns.sum() / np.pi))
 
 
-def _polish(coefficients: Array, radius: float) -> complex:
+def _polished(coefficients: Array, radius: float) -> Iterator[complex]:
+    """Zeros by Newton's method from where the polynomial is least along a circle, the least first."""
     length = 1 << math.ceil(math.log2(16 * len(coefficients) + 64))
-    values = np.fft.rfft(coefficients * radius ** np.arange(len(coefficients)), length)
-    w = radius * np.exp(-2j * np.pi * int(np.argmin(np.abs(values))) / length)
+    size = np.abs(np.fft.rfft(coefficients * radius ** np.arange(len(coefficients)), length))
+    least = np.flatnonzero((size <= np.roll(size, 1)) & (size <= np.roll(size, -1)))
     slope = np.polynomial.polynomial.polyder(coefficients)
-    for _ in range(60):
-        change = np.polynomial.polynomial.polyval(w, coefficients) / np.polynomial.polynomial.polyval(w, slope)
-        w -= change
-        if abs(change) < 1e-14 * abs(w):
-            break
-    return complex(w)
+    for place in least[np.argsort(size[least])][:STARTS]:
+        w = radius * np.exp(-2j * np.pi * int(place) / length)
+        for _ in range(60):
+            change = np.polynomial.polynomial.polyval(w, coefficients) / np.polynomial.polynomial.polyval(w, slope)
+            if not abs(change) < 0.5 * abs(w):
+                break
+            w -= change
+            if abs(change) < 1e-14 * abs(w):
+                yield complex(w)
+                break
 
 
 @dataclass(frozen=True)
