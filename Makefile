@@ -48,10 +48,10 @@ validate: $(READY) ## tables of theory against simulation
 bench: $(READY) ## measured speed beside peers, answers checked
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python benchmarks/events.py
+	@$(BIN)/python benchmarks/sdde.py
 	@$(BIN)/python benchmarks/readers.py 1000000
 	@$(BIN)/python benchmarks/roots.py
 	@$(BIN)/python benchmarks/search.py
-	@$(BIN)/python benchmarks/sdde.py
 
 timelines: $(READY) ## draw the pictures of docs/policies anew
 	@$(BIN)/python docs/timelines.py

@@ -24,7 +24,7 @@ from stalewise.errors import InputError
 SIGMAS = 4.5
 TIMES = np.array([0.0, 0.3, 1.0, 1.7, 6.0, 19.0])
 
-# variance of noise 1, gain and delay as said: Kuechler & Mensch's closed form, chains and Lyapunov equations in mpmath
+# variance of noise 1, gain and delay as said: the closed form, chains and Lyapunov equations in mpmath
 VARIANCES = [
     (1.0, "constant(1)", 1.7041117211679139242),
     (0.5, "constant(1)", 1.6857964171683396356 - 0.0),

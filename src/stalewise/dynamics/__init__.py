@@ -24,7 +24,7 @@ from stalewise.dynamics.roots import (
     rightmost_root,
     rightmost_roots,
 )
-from stalewise.dynamics.sdde import SDDE, ArrivalEquation, HittingTimes, Jumps, SamplePaths
+from stalewise.dynamics.sdde import SDDE, ArrivalEquation, HittingTimes, Jumps, LossTimes, ModeLoss, SamplePaths
 
 __all__ = [
     "NO_INERTIA",
@@ -34,6 +34,8 @@ __all__ = [
     "HittingTimes",
     "Inertia",
     "Jumps",
+    "LossTimes",
+    "ModeLoss",
     "Root",
     "SamplePaths",
     "StepFilter",

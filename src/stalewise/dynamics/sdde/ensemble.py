@@ -59,6 +59,7 @@ class HittingTimes:
         mean_error: Its standard error [s].
         step: h [s].
         paths: How many there were.
+        warnings: Where these numbers mislead, as sentences.
     """
 
     time: Array
@@ -68,19 +69,36 @@ class HittingTimes:
     mean_error: float
     step: float
     paths: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def cdf(self) -> Array:
+        """P(T <= time), shape (m,)."""
+        return 1.0 - self.survival
 
     def quantile(self, p: float) -> float:
         """Time [s] by which a share ``p`` of paths is there, between saved times on a straight line; inf if none."""
         if not 0.0 <= p <= 1.0:
             raise InputError(f"quantile: p must be between 0 and 1, got {p!r}")
-        there = 1.0 - self.survival
-        if there[-1] < p:
-            return math.inf
-        after = int(np.argmax(there >= p))
-        if after == 0:
-            return float(self.time[0])
-        share = (p - there[after - 1]) / (there[after] - there[after - 1])
-        return float(self.time[after - 1] + share * (self.time[after] - self.time[after - 1]))
+        return _reaches(self.time, self.cdf, p)
+
+    def quantile_error(self, p: float) -> float:
+        """Standard error of `quantile` [s]: half the way between the quantiles of the cdf one error up and down."""
+        middle = self.quantile(p)
+        early = _reaches(self.time, self.cdf + self.survival_error, p)
+        late = _reaches(self.time, self.cdf - self.survival_error, p)
+        return 0.5 * (late - early) if math.isfinite(middle) else math.inf
+
+
+def _reaches(time: Array, rising: Array, p: float) -> float:
+    """First time at which values are at p, joined by straight lines; infinite if they never are."""
+    if rising[-1] < p:
+        return math.inf
+    after = int(np.argmax(rising >= p))
+    if after == 0:
+        return float(time[0])
+    share = (p - rising[after - 1]) / (rising[after] - rising[after - 1])
+    return float(time[after - 1] + share * (time[after] - time[after - 1]))
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,7 @@ class Sums:
 def _add_block(values, used, count, sums):  # pragma: no cover
     """Merge ``used`` columns of values, shape (m, 64), into sums, shape (m, 4), that hold ``count`` columns.
 
-    Rows of sums: mean, squares about it, sum of blocks' variances, sum of their squares (Chan et al. 1983).
+    Rows of sums: mean, squares about it, sum of blocks' variances, sum of their squares (Chan, Golub, LeVeque 1979).
     """
     for i in range(len(values)):
         mean = 0.0
@@ -234,7 +252,14 @@ def sample_paths(
 
 
 def hitting_times(
-    times: Array, step: float, paths: int, rng: np.random.Generator, threads: int | None, band: float, walker: Walker
+    times: Array,
+    step: float,
+    paths: int,
+    rng: np.random.Generator,
+    threads: int | None,
+    band: float,
+    walker: Walker,
+    warnings: tuple[str, ...] = (),
 ) -> HittingTimes:
     """Law of the time at which the walker's level is first crossed, or a band above 0 left for the last time."""
     rows, nothing = len(times), np.empty((0, 0))
@@ -251,7 +276,7 @@ def hitting_times(
 
     sums = _merged(over_groups(paths, rng, threads, work))
     law, error = sums.mean, sums.mean_error
-    return HittingTimes(times, law[:-1], error[:-1], float(law[-1]), float(error[-1]), step, sums.count)
+    return HittingTimes(times, law[:-1], error[:-1], float(law[-1]), float(error[-1]), step, sums.count, warnings)
 
 
 def _added(blocks: list[tuple[int, int]], rows: int, run: Callable[[], Array], kept: Array) -> tuple[int, Array, int]:

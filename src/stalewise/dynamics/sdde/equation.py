@@ -61,9 +61,6 @@ class SDDE:
     Limits:
         Several modes: one equation each. Delays drawn anew for every gradient: `ArrivalEquation`.
 
-    Source:
-        Kuechler, Mensch (1992), Langevin's stochastic differential equation extended by a time-delayed term.
-
     Example:
         >>> equation = SDDE(gain=1.0, delay=1.0, diffusion=1.0)
         >>> f"{equation.stationary_variance():.4f}"
@@ -187,8 +184,8 @@ class SDDE:
                 does not fit the noise.
 
         Source:
-            Buckwar (2000); Hu, Mohammed, Yan (2004) for the delayed double integrals; Kuznetsov (2018) for their
-            Legendre series.
+            Hu, Mohammed, Yan (2004), Annals of Probability 32, 265-314, for the delayed double integrals and their
+            order; Kuznetsov (2018), arXiv 1807.00409, for their Legendre series.
         """
         grid = grid_of(self.law, horizon, step, start)
         plan = self._plan(grid, scheme, saved, terms)

@@ -72,6 +72,18 @@ def _by_steps(gain: float, delay: float, before: Array, value: float, count: int
     return Pieces(delay, series)
 
 
+def _on_line(line: float, period: float) -> NDArray[np.complexfloating]:
+    """Where transforms are inverted."""
+    return line + 2j * math.pi / period * np.arange(POINTS // 2 + 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _transform(delay: AbstractDelay, line: float, period: float) -> NDArray[np.complexfloating]:
+    """The law's transform there: the same for all stable modes that share a delay."""
+    s = _on_line(line, period)
+    return np.concatenate([delay.laplace(s[i : i + _CHUNK]) for i in range(0, len(s), _CHUNK)])
+
+
 @dataclass(frozen=True)
 class Fundamental:
     """X, its integrals, and the mean of a path, for times up to ``horizon`` [s]."""
@@ -99,9 +111,11 @@ class Fundamental:
         if self._without_delay:
             return float(history_values(start, np.zeros(1))[0]) * np.exp(-self.gain * t)
         if isinstance(self.delay, Constant):
-            return self._from_history(start)(t)
+            return (
+                self._from_history(start)(t) if callable(start) else float(start) * self._pieces(t + self.delay.value)
+            )
         if not callable(start):
-            return float(start) * (1.0 - self.gain * self._spline.antiderivative()(t))
+            return float(start) * (1.0 - self.gain * self._integral(t))
         return self._driven(start, t)
 
     @property
@@ -110,18 +124,15 @@ class Fundamental:
 
     @property
     def _count(self) -> int:
-        return math.floor(self.horizon / self.delay.mean) + 1
+        return math.floor(self.horizon / self.delay.mean) + 2
 
     @functools.cached_property
     def _pieces(self) -> Pieces:
         return _by_steps(self.gain, self.delay.mean, np.zeros(1), 1.0, self._count)
 
-    def _from_history(self, start: float | History) -> Pieces:
+    def _from_history(self, start: History) -> Pieces:
         tau = self.delay.mean
-        if callable(start):
-            before = _interpolated(lambda x: history_values(start, 0.5 * tau * (x - 1.0)))
-        else:
-            before = np.array([float(start)])
+        before = _interpolated(lambda x: history_values(start, 0.5 * tau * (x - 1.0)))
         value = float(history_values(start, np.zeros(1))[0])
         return _by_steps(self.gain, tau, before, value, self._count)
 
@@ -135,13 +146,17 @@ class Fundamental:
         period = self._grid[1] * POINTS
         root = rightmost_root(self.gain, self.delay).value
         line = max(0.0 if root is None else root.real, 0.0) + 30.0 / period
-        s = line + 2j * math.pi / period * np.arange(POINTS // 2 + 1)
-        phi = np.concatenate([self.delay.laplace(s[i : i + _CHUNK]) for i in range(0, len(s), _CHUNK)])
+        s = _on_line(line, float(period))
+        phi = _transform(self.delay, line, float(period))
         rest = (self.gain * phi / s) ** 2 / (s + self.gain * phi)
         t = self._grid
         smooth = np.exp(line * t) * np.fft.irfft(rest, POINTS)[: len(t)] * (POINTS / period)
         early = t - self.delay.mean + np.asarray(self.delay.excess(t), float)
         return CubicSpline(t, 1.0 - self.gain * early + smooth)
+
+    @functools.cached_property
+    def _integral(self):
+        return self._spline.antiderivative()
 
     @functools.cached_property
     def _squares(self):
@@ -176,12 +191,10 @@ class Fundamental:
 def response_energies(gain: float, delay: AbstractDelay) -> tuple[float, float]:
     r"""Integrals over all time of X squared, and of :math:`\mathrm E\,X(t - D)` squared [s]; infinite if unstable.
 
-    Constant: :math:`(1 + \sin a\tau)/(2a\cos a\tau)`, twice. Else :math:`\frac1\pi\int_0^\infty |i\omega +
-    a\varphi|^{-2}d\omega` (the second with :math:`|\varphi|^2` above), panels of Gauss points halved until they agree
-    to 1e-11, and 1/W for frequencies beyond W.
-
-    Source:
-        Kuechler, Mensch (1992) for the constant delay.
+    Constant: :math:`(1 + \sin a\tau)/(2a\cos a\tau)`, twice: for noise 1 the autocovariance solves
+    :math:`K'(t) = -aK(\tau - t)` on :math:`0 \le t \le \tau` with :math:`K'(0) = -1/2`, a cosine and a sine.
+    Else :math:`\frac1\pi\int_0^\infty |i\omega + a\varphi|^{-2}d\omega` (the second with :math:`|\varphi|^2` above),
+    panels of Gauss points halved until they agree to 1e-11, and 1/W for frequencies beyond W.
     """
     if delay.mean == 0.0:
         return 0.5 / gain, 0.5 / gain

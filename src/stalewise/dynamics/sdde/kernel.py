@@ -113,24 +113,22 @@ def _behind(slot, lag, size):  # pragma: no cover
 
 
 @lanewise_part
-def _take_off(plan, room, slot):  # pragma: no cover
-    """Gain x step x delayed value; four lags at a time."""
-    size = len(room.ring)
-    ring, drift = room.ring, room.drift
-    count = len(plan.offsets)
+def take_off(offsets, weights, ring, drift, slot):  # pragma: no cover
+    """Put the weighted sum of lagged rows of the ring into ``drift`` [64]; four lags at a time."""
+    size, count = len(ring), len(offsets)
     done = count & 3
     for j in range(LANES):
         drift[j] = 0.0
     for k in range(done):
-        w, a = plan.weights[k], _behind(slot, plan.offsets[k], size)
+        w, a = weights[k], _behind(slot, offsets[k], size)
         for j in range(LANES):
             drift[j] += w * ring[a, j]
     while done < count:
-        a = _behind(slot, plan.offsets[done], size)
-        b = _behind(slot, plan.offsets[done + 1], size)
-        c = _behind(slot, plan.offsets[done + 2], size)
-        d = _behind(slot, plan.offsets[done + 3], size)
-        wa, wb, wc, wd = plan.weights[done], plan.weights[done + 1], plan.weights[done + 2], plan.weights[done + 3]
+        a = _behind(slot, offsets[done], size)
+        b = _behind(slot, offsets[done + 1], size)
+        c = _behind(slot, offsets[done + 2], size)
+        d = _behind(slot, offsets[done + 3], size)
+        wa, wb, wc, wd = weights[done], weights[done + 1], weights[done + 2], weights[done + 3]
         for j in range(LANES):
             drift[j] += (wa * ring[a, j] + wb * ring[b, j]) + (wc * ring[c, j] + wd * ring[d, j])
         done += 4
@@ -206,7 +204,7 @@ def _jump(plan, room, now, rng):  # pragma: no cover
 
 
 @lanewise_part
-def _watch(plan, room, row):  # pragma: no cover
+def watch_level(plan, room, row):  # pragma: no cover
     """Multiply the probability to have kept off the level by that of a Brownian bridge over this step."""
     level, stay = plan.level, room.stay
     if plan.watch == BAND:
@@ -238,10 +236,14 @@ def _run_constant(plan, room, amplitude):  # pragma: no cover
         for _ in range(plan.saved[interval] - plan.saved[interval - 1]):
             draw_normals(state, raw, noise)
             after = slot + 1 if slot + 1 < size else 0
-            later = after + 1 if after + 1 < size else 0
-            for j in range(LANES):  # the row of the longest lag is the one to be written next
-                taken = w * ring[after, j] + nearer * ring[later, j]
-                ring[after, j] = ring[slot, j] - taken + amplitude * noise[j]
+            if nearer == 0.0:
+                for j in range(LANES):  # the row of the longest lag is the one to be written next
+                    ring[after, j] = ring[slot, j] - w * ring[after, j] + amplitude * noise[j]
+            else:
+                later = after + 1 if after + 1 < size else 0
+                for j in range(LANES):
+                    taken = w * ring[after, j] + nearer * ring[later, j]
+                    ring[after, j] = ring[slot, j] - taken + amplitude * noise[j]
             slot = after
         for j in range(LANES):
             room.values[interval, j] = ring[slot, j]
@@ -299,7 +301,7 @@ def run_paths(plan, room, past, given, rng):  # pragma: no cover
     for n in range(plan.steps):
         _draw_step(plan, room, given, n)
         after = slot + 1 if slot + 1 < size else 0
-        _take_off(plan, room, slot)
+        take_off(plan.offsets, plan.weights, room.ring, room.drift, slot)
         if additive:
             for j in range(LANES):
                 fresh[j] = plan.scale * (x[j] - room.drift[j] + amplitude * noise[0, j])
@@ -309,7 +311,7 @@ def run_paths(plan, room, past, given, rng):  # pragma: no cover
         if n + 1.0 >= earliest:
             earliest = _jump(plan, room, n + 1.0, rng)
         if plan.watch != NO_LEVEL:
-            _watch(plan, room, upcoming)
+            watch_level(plan, room, upcoming)
         for j in range(LANES):
             x[j] = fresh[j]
             ring[after, j] = fresh[j]

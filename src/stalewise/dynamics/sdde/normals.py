@@ -9,8 +9,8 @@ Limits:
     No value above 8.49 (one in 10^17 would be); the polynomials are good to 1e-15 of the value.
 
 Source:
-    Blackman, Vigna (2021), Scrambled linear pseudorandom number generators; Box, Muller (1958). Coefficients of
-    log, sin, cos: fdlibm (Sun Microsystems, 1993).
+    Blackman, Vigna, Scrambled linear pseudorandom number generators; Box, Muller (1958), A note on the generation of
+    random normal deviates. Coefficients of log, sin, cos: fdlibm (Sun Microsystems, 1993).
 """
 
 import numpy as np
