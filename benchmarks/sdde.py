@@ -30,7 +30,7 @@ CHAIN = 1.72005219864846752  # of Euler's scheme, 100 steps a delay
 CONTINUOUS = 1.7041117211679139
 LAG = 100
 DELAYS = 30.0
-PATHS = 16_384
+PATHS = 65_536
 REPEATS = 3
 GOAL = 1.5
 
@@ -149,8 +149,8 @@ def cases() -> list[Case]:
         Case("trapezoid", plain, "trapezoid", 1, CONTINUOUS),
         Case("Euler, present noise", present, "euler", 2, present.stationary_variance(), slack=0.02),
         Case("Milstein, present noise", present, "milstein", 2, present.stationary_variance(), terms=0, slack=0.02),
-        Case("Milstein, two noises", both, "milstein", 2, moving, 8192, 4.0, 0, 1.0, 0.1),
-        Case("Milstein, two noises, 5 terms", both, "milstein", 12, moving, 8192, 4.0, 5, 1.0, 0.1),
+        Case("Milstein, two noises", both, "milstein", 2, moving, 16_384, 4.0, 0, 1.0, 0.04),
+        Case("Milstein, two noises, 5 terms", both, "milstein", 12, moving, 16_384, 4.0, 5, 1.0, 0.04),
         Case("trapezoid, gamma(4) delays", gamma, "trapezoid", 1, gamma.stationary_variance(), 1024, 20.0),
     ]
 
@@ -205,7 +205,7 @@ def main() -> None:
     ours = median(cases()[0].run(seed, 1)[0] for seed in range(REPEATS))
     print("peers, the same equation, one process")
     print(peer_row("numpy", numpy_run, 4096, DELAYS, CHAIN, ours))
-    for delays in (DELAYS, 4.0 * DELAYS):
+    for delays in (15.0, 45.0):
         print(peer_row("vbjax-dynamics", vbjax_run, 512, delays, CONTINUOUS, ours), flush=True)
 
 
