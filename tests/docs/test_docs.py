@@ -1,5 +1,6 @@
 """Pages say what the code does: pictures are runs of the protocol, every policy and every field has its place."""
 
+import doctest
 import importlib.util
 import itertools
 import re
@@ -84,3 +85,11 @@ def test_every_field_of_a_study_is_explained(section):
     """By its name, in docs/study.md."""
     page = (DOCS / "study.md").read_text()
     assert [name for name in section.model_fields if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md") if ">>> " in path.read_text()))
+def test_examples_of_a_page_give_what_it_says(page):
+    """Every page with examples."""
+    found = doctest.testfile(str(DOCS / page), module_relative=False)
+    assert found.attempted > 0
+    assert found.failed == 0

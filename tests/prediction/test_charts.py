@@ -104,3 +104,14 @@ def test_charts_as_a_verb(tmp_path, capsys):
     assert not (tmp_path / "no").exists()
     with pytest.raises(InputError, match="chart: workers needs policy async"):
         chart(quadratic("gamma(1, 4)", 4, 0.05, policy="sync"), "workers")
+    with pytest.raises(InputError, match="chart: workers needs schedule.local_steps 1, got 4"):
+        chart(quadratic("gamma(1, 4)", 4, 0.05, local_steps=4), "workers")
+
+
+def test_a_threshold_and_weights_are_the_studys_own():
+    """Dropped beyond 24 updates, weighted: the chart's limit at 32 workers is that of `limit`."""
+    study = quadratic("gamma(1, 4)", 16, 0.05, max_staleness=24, staleness_weight="polynomial(0.5)")
+    found = chart(study, "workers")
+    place = found.x.values.index(32.0)
+    exact = limit(study.with_cluster(workers=32).with_schedule(active_workers=32)).learning_rate
+    assert found.boundaries["mean-square limit"][place] == pytest.approx(exact["mean_square"], rel=1e-3)

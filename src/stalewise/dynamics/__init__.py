@@ -1,5 +1,6 @@
 """How it converges: delay equation and delayed recursion; roots, limits, moments."""
 
+from stalewise.dynamics.batch import Settling, settle
 from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.limits import (
@@ -38,6 +39,7 @@ __all__ = [
     "ModeLoss",
     "Root",
     "SamplePaths",
+    "Settling",
     "StepFilter",
     "StepLimit",
     "are_stable",
@@ -59,6 +61,7 @@ __all__ = [
     "reciprocal_series",
     "rightmost_root",
     "rightmost_roots",
+    "settle",
     "stationary_variance",
     "step_limit",
     "transient",

@@ -48,7 +48,7 @@ def modes_of(study: Study, timing: Arrivals) -> Modes:
     curvature, which = np.unique(spectrum.eigenvalues, return_inverse=True)
     pull, noisier = study.pull(curvature)
     scale = rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block * timing.weight_square
-    inertia = tuple(_inertia(study, one * timing.weight_mean) for one in pull)
+    inertia = tuple(inertia_of(study, one * timing.weight_mean) for one in pull)
     measured = dispersion(timing, replace(inertia[-1], decay=0.0))
     if measured is not None:
         scale *= measured.noise
@@ -60,7 +60,7 @@ def modes_of(study: Study, timing: Arrivals) -> Modes:
     return Modes(curvature, step, noise * scale * noisier, growth * scale * noisier, square, inertia)
 
 
-def _inertia(study: Study, pull: float) -> Inertia:
+def inertia_of(study: Study, pull: float) -> Inertia:
     """Momentum and weight decay of a mode whose gradient is that much of x."""
     schedule = study.schedule
     return Inertia(schedule.momentum, schedule.nesterov, schedule.weight_decay / pull if pull > 0 else 0.0)
@@ -123,7 +123,7 @@ def learning_rate_limit(study: Study, timing: Arrivals) -> StepLimit:
         curvatures.add(float(study.workload.modes().eigenvalues.min()))
     found = []
     for curvature in sorted(curvatures):
-        limit = step_limit(timing, _inertia(study, local_steps * curvature * timing.weight_mean))
+        limit = step_limit(timing, inertia_of(study, local_steps * curvature * timing.weight_mean))
         mean, square = (learning_rate_at(h, curvature, timing, local_steps) for h in (limit.mean, limit.mean_square))
         found.append(StepLimit(mean, square, limit.method))
     least = StepLimit(min(one.mean for one in found), min(one.mean_square for one in found), found[-1].method)

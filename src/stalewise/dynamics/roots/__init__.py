@@ -1,7 +1,6 @@
 """Characteristic roots, certified: of the delay equation under any law of delay, and of the index equation."""
 
 from stalewise.dynamics.roots.continuous import (
-    Root,
     are_stable,
     characteristic_roots,
     gain_limit,
@@ -10,6 +9,7 @@ from stalewise.dynamics.roots.continuous import (
     rightmost_roots,
 )
 from stalewise.dynamics.roots.discrete import index_root, index_roots
+from stalewise.dynamics.roots.search import Root
 
 __all__ = [
     "Root",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stalewise import checks
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia
 from stalewise.dynamics.recursion import characteristic_coefficients, decay_per_update
-from stalewise.dynamics.roots.continuous import Root
+from stalewise.dynamics.roots.search import Root
 from stalewise.errors import InputError
 from stalewise.staleness import StalenessLaw
 

@@ -104,8 +104,6 @@ def count_right(program, equation, sigma, farthest):  # pragma: no cover
             else:  # the angles of s over both roots of p; both have real parts of 0 at most
                 root = np.sqrt(complex(p1 * p1 - 4.0 * p0 * p2, 0.0))
                 low, high = (-p1 - root) / (2.0 * p2), (-p1 + root) / (2.0 * p2)
-                if root.imag != 0.0:
-                    low = high.conjugate()
                 round_arc = np.angle(s - low) + np.angle(s - high)
             return int(np.round((round_arc + np.angle(before / p) - turned) / np.pi))
     return LOST
