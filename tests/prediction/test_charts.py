@@ -61,6 +61,7 @@ def test_workers_chart_is_the_limit_at_workers_in_between(law):
     expected = timing.rate * decay_per_update(0.1 * rates[10], timing.staleness)
     assert found.levels[10][place] == pytest.approx(expected, rel=1e-3)
     assert found.point == (16.0, 0.05)
+    assert found.boundaries["mean-square limit"][0] == pytest.approx(2.0)  # one worker
 
 
 def test_spread_chart():
@@ -104,7 +105,7 @@ def test_charts_as_a_verb(tmp_path, capsys):
     assert not (tmp_path / "no").exists()
     with pytest.raises(InputError, match="chart: workers needs policy async"):
         chart(quadratic("gamma(1, 4)", 4, 0.05, policy="sync"), "workers")
-    with pytest.raises(InputError, match="chart: workers needs schedule.local_steps 1, got 4"):
+    with pytest.raises(InputError, match="chart: workers needs schedule"):
         chart(quadratic("gamma(1, 4)", 4, 0.05, local_steps=4), "workers")
 
 

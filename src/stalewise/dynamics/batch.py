@@ -139,7 +139,9 @@ def _respond(reversed_pmf, step, response):  # pragma: no cover
     most = len(response) - 1
     response[0] = 1.0
     total, squares, reads = 1.0, 1.0, 0.0
-    window = 2 * length + 16
+    window = 4 * (length // 2 + 4)
+    quarter = window // 4
+    early = middle = late = np.nan
     peak = last_peak = 1.0
     k = 0
     while k < most:
@@ -149,6 +151,9 @@ def _respond(reversed_pmf, step, response):  # pragma: no cover
         for i in range(first, k + 1):
             read += reversed_pmf[offset + i - first] * response[i]
         value = response[k] - step * read
+        if (k + 1) % quarter == 0:  # rate of the last step, exact also where a step is below rounding
+            taken = step * read / response[k] if response[k] != 0.0 else np.nan
+            early, middle, late = middle, late, -np.log1p(-taken) if 0.0 < taken < 1.0 else np.nan
         k += 1
         response[k] = value
         total += value
@@ -160,14 +165,10 @@ def _respond(reversed_pmf, step, response):  # pragma: no cover
                 peak = max(peak, abs(response[i]))
             if peak < 1e-7 or peak > 1e3 or (k >= 6 * window and peak > last_peak):
                 return k, total, squares, reads, np.nan, peak < 1.0
-            quarter = window // 4
-            one, two, three = response[k - 2 * quarter], response[k - quarter], response[k]
-            if one > two > three > 0.0:
-                early, late = np.log(one / two) / quarter, np.log(two / three) / quarter
-                if abs(late - early) < SETTLED * late:
-                    left = np.exp(-late)
-                    more = three * three * left * left / (1.0 - left * left)
-                    return k, total + three * left / (1.0 - left), squares + more, reads + more, late, True
+            if value > 0.0 and abs(late - early) < SETTLED * late and abs(late - middle) < SETTLED * late:
+                left = np.exp(-late)
+                more = value * value * left * left / -np.expm1(-2.0 * late)
+                return k, total + value * left / -np.expm1(-late), squares + more, reads + more, late, True
     return k, total, squares, reads, np.nan, peak < last_peak
 
 

@@ -16,6 +16,7 @@ from stalewise.dynamics.memoryless import memoryless_step_limit, memoryless_vari
 from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, variance_factor
 from stalewise.staleness import CONSTANT, Arrivals
 
+ROUNDED = 1e-8  # decay in one step that would be lost in rounding
 ALONG = 0.1  # of the limit, from where on a decay is measured along a path
 
 
@@ -149,7 +150,9 @@ def decay_rate(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -
     if arrivals.memoryless:
         matrix, _ = moment_map(step, round(arrivals.staleness.mean) + 1, how)
         radius = float(np.abs(np.linalg.eigvals(matrix)).max())
-        return 0.5 * arrivals.rate * (1.0 - radius) if arrivals.block == 1 else -0.5 * arrivals.rate * math.log(radius)
+        if abs(1.0 - radius) > ROUNDED:  # else the mean's decay, which is as fast but for one part in 10^5
+            lost = 1.0 - radius if arrivals.block == 1 else -math.log(radius)
+            return 0.5 * arrivals.rate * lost
     found = dispersion(arrivals, inertia)
     if found is not None and step > ALONG * found.limit:
         return decay_in_time(step, arrivals, inertia)[0]

@@ -136,10 +136,8 @@ def _by_workers(study: Study, seed: int, progress: Progress) -> Chart:
     levels: list[list[float | None]] = [[None] * len(workers) for _ in rates]
     for i, timing in enumerate(timings):
         progress(0.7 + 0.3 * i / len(workers), f"decay rates of {workers[i]} workers")
-        stable = rates[rates < square_rate[i]]
-        curves = [
-            decay_curve(stable * one * timing.weight_mean, timing.staleness, inertia) for one in {softest, curvature}
-        ]
+        stable = rates[rates < square_rate[i]] * timing.weight_mean
+        curves = [decay_curve(stable * one, timing.staleness, inertia) for one in {softest, curvature}]
         for j, found in enumerate(np.min(curves, axis=0)):
             levels[j][i] = timing.rate * float(found) if math.isfinite(found) else None
     point = study.schedule.learning_rate
@@ -148,10 +146,10 @@ def _by_workers(study: Study, seed: int, progress: Progress) -> Chart:
         Axis("active workers", "", [float(n) for n in workers]),
         Axis("learning rate", "", rates.tolist()),
         {"mean-square limit": square_rate.tolist(), "limit of the mean": mean_rate.tolist()},
-        "decay rate of the slowest mode's mean [1/s]",
+        "decay rate [1/s]",
         levels,
         (float(study.active_workers), point) if point else None,
-        [*notes, f"curvatures {softest:.4g} to {curvature:.4g}"],
+        [*notes, f"Levels: decay of the slowest mode's mean, curvatures {softest:.4g} to {curvature:.4g}."],
     )
 
 
