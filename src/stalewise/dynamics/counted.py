@@ -256,6 +256,18 @@ def _second_moments(staleness, ends, weights, ring, how, steps, length, groups):
 
 
 @njit(cache=True, nogil=True)
+def _pulled(staleness, ends, weights, x, at, k):  # pragma: no cover
+    """What the gradients of step ``at`` of the path pull at, k steps into a stretch; and the sum of squared weights."""
+    begin = ends[at - 1] if at > 0 else 0
+    pull = squares = 0.0
+    for c in range(begin, ends[at]):
+        age = min(staleness[c], k)
+        pull += weights[age] * x[(k - age) & (len(x) - 1)]
+        squares += weights[age] * weights[age]
+    return pull / (ends[at] - begin), squares / (ends[at] - begin) ** 2
+
+
+@njit(cache=True, nogil=True)
 def _moments_in_time(staleness, ends, weights, ring, how, step, lasted, time, groups):  # pragma: no cover
     """Sum of x^2 at given times over stretches of the path, each begun at x = 1, shape (groups, times)."""
     taken, carried, kept, decay = how
@@ -271,13 +283,9 @@ def _moments_in_time(staleness, ends, weights, ring, how, step, lasted, time, gr
         group = out[min(int(gone / total * groups), groups - 1)]
         point = k = 0
         while point < len(time) and at < len(ends):
-            begin = ends[at - 1] if at > 0 else 0
-            pull = 0.0
-            for c in range(begin, ends[at]):
-                age = min(staleness[c], k)
-                pull += weights[age] * x[(k - age) & (ring - 1)]
+            pull, _ = _pulled(staleness, ends, weights, x, at, k)
             old = x[k & (ring - 1)]
-            push = step * (pull / (ends[at] - begin) + decay * old)
+            push = step * (pull + decay * old)
             value = min(max(old - taken * push - carried * velocity, -HUGE), HUGE)
             velocity = min(max(kept * velocity + push, -HUGE), HUGE)
             k += 1
@@ -300,15 +308,9 @@ def _variance(staleness, ends, weights, ring, how, step, normals, lasted):  # pr
     total = added = time = velocity = 0.0
     warm = len(ends) // 20
     for k in range(len(ends)):
-        begin = ends[k - 1] if k > 0 else 0
-        pull = squares = 0.0
-        for c in range(begin, ends[k]):
-            age = min(staleness[c], k)
-            pull += weights[age] * x[(k - age) & (ring - 1)]
-            squares += weights[age] * weights[age]
-        noise = squares / (ends[k] - begin) ** 2
+        pull, noise = _pulled(staleness, ends, weights, x, k, k)
         now = x[k & (ring - 1)]
-        push = step * (pull / (ends[k] - begin) + decay * now) + np.sqrt(noise) * normals[k]
+        push = step * (pull + decay * now) + np.sqrt(noise) * normals[k]
         value = now - taken * push - carried * velocity
         velocity = kept * velocity + push
         x[(k + 1) & (ring - 1)] = value
