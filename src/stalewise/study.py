@@ -25,7 +25,17 @@ from pydantic_core import PydanticCustomError
 
 from stalewise.delays import AbstractDelay, Workers, files_of, parse_delay, rename_files, repeated
 from stalewise.errors import InputError
-from stalewise.protocol import ON_STALE, POLICIES, Descent, Rules, Server, parse_weight, rules_of
+from stalewise.protocol import (
+    ON_STALE,
+    POLICIES,
+    Descent,
+    Rules,
+    Server,
+    parse_compression,
+    parse_rate_schedule,
+    parse_weight,
+    rules_of,
+)
 
 LARGEST = 1e100  # so that squares and products of what a study holds stay finite
 MOST_WORKERS = 1_000_000
@@ -56,13 +66,32 @@ def _one_of(names: Sequence[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _kind(value: Any) -> Any:
+    """Refuse all but the built-in workloads and module:factory."""
+    if value != QUADRATIC and value not in BUILT_IN and not _OWN.fullmatch(str(value)):
+        names = ", ".join(repr(name) for name in (QUADRATIC, *BUILT_IN))
+        near = difflib.get_close_matches(str(value), (QUADRATIC, *BUILT_IN), n=1)
+        hint = f', did you mean "{near[0]}"?' if near else ""
+        message = "must be {names}, or your own 'module:factory'{hint}"
+        raise PydanticCustomError("name", message, {"names": names, "hint": hint})
+    return value
+
+
 Finite = Annotated[float, _within(-LARGEST, LARGEST, f"finite, of size {LARGEST:g} at most")]
 Positive = Annotated[float, _within(1 / LARGEST, LARGEST, f"positive, {1 / LARGEST:g} to {LARGEST:g}")]
 NonNegative = Annotated[float, _within(0, LARGEST, f"0 or more, {LARGEST:g} at most")]
 Count = Annotated[int, _within(1, 1 << 31, "1 or more")]
 
 QUADRATIC = "quadratic"
-NETWORKS = ("digits-mlp",)
+BUILT_IN = {
+    "digits-mlp": "stalewise.workloads.digits:digits_mlp",
+    "mnist-cnn": "stalewise.workloads.images:mnist_cnn",
+    "char-transformer": "stalewise.workloads.characters:char_transformer",
+}
+OPTIMIZERS = (
+    "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD",
+)  # fmt: skip
+_OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _UNION_BRANCH = re.compile(r"(constrained-)?(float|int|str)|.*\[.*")  # pydantic names the branch of a union it tried
 
 
@@ -91,7 +120,10 @@ class Workload(_Section):
     model, data and batch come with its ``kind``.
     """
 
-    kind: Literal["quadratic", "digits-mlp"] = "quadratic"
+    kind: Annotated[str, BeforeValidator(_kind)] = QUADRATIC
+    data: str | None = Field(default=None, description="file or folder of a network's data")
+    options: dict[str, Any] = Field(default={}, description="arguments of a network's factory")
+    path: str | None = Field(default=None, description="folder of your own module, the study's unless given")
     eigenvalues: list[Positive] | None = Field(default=None, description="Hessian eigenvalues")
     gradient_noise: NonNegative | list[NonNegative] = Field(
         default=0.0, description="variance of one stochastic gradient along each eigenvector"
@@ -101,6 +133,22 @@ class Workload(_Section):
         description="what a unit of loss, where a gradient is computed, adds to its variance along each eigenvector",
     )
     start: Finite | list[Finite] = Field(default=1.0, description="initial distance along each eigenvector")
+    _folder: Path = PrivateAttr(default=Path("."))
+
+    def model_post_init(self, context: Any) -> None:
+        """Remember where relative file names are looked up."""
+        if context:
+            self._folder = Path(context.get("folder", "."))
+
+    @property
+    def folder(self) -> Path:
+        """Where your own module is looked up first."""
+        return (self._folder / (self.path or "")).resolve()
+
+    @property
+    def data_path(self) -> Path | None:
+        """Where a network's data are, if the study says."""
+        return None if self.data is None else (self._folder / self.data).resolve()
 
     @property
     def is_quadratic(self) -> bool:
@@ -114,6 +162,9 @@ class Workload(_Section):
             if given:
                 raise ValueError(f'{given[0]} belongs to kind = "quadratic"; {self.kind} brings its own landscape')
             return self
+        given = sorted(self.model_fields_set & {"data", "options", "path"})
+        if given:
+            raise ValueError(f"{given[0]} belongs to networks; a quadratic stands in the study")
         if not self.eigenvalues:
             raise ValueError("eigenvalues is missing: a quadratic needs at least one, for example [1.0, 0.1]")
         for name in ("gradient_noise", "noise_growth", "start"):
@@ -240,6 +291,13 @@ class Schedule(_Section):
     momentum: Annotated[float, _within(0, 0.999999, "0 or more and below 1, 0.999999 at most")] = Field(
         default=0.0, description="beta of the server's steps, in the form of torch.optim.SGD"
     )
+    learning_rate_schedule: str = Field(
+        default="constant", description="how the learning rate changes over updates, such as cosine(2000); networks"
+    )
+    optimizer: Annotated[str, _one_of(OPTIMIZERS)] = Field(
+        default="SGD", description="class of torch.optim that takes the server's steps; networks"
+    )
+    optimizer_options: dict[str, Any] = Field(default={}, description="its other arguments, such as betas")
     nesterov: bool = Field(default=False, description="whether momentum is Nesterov's")
     weight_decay: NonNegative = Field(default=0.0, description="times the parameters, added to every step's gradient")
     max_staleness: Annotated[int, _within(0, 1 << 31, "0 or more")] | None = Field(
@@ -252,6 +310,7 @@ class Schedule(_Section):
     )
     delay_compensation: NonNegative = Field(default=0.0, description="lambda of DC-ASGD, for networks")
     local_steps: Count = Field(default=1, description="steps that a worker takes by itself for one gradient")
+    compression: str = Field(default="none", description="what is sent of a gradient, such as top-k(0.01); networks")
     trigger: NonNegative = Field(default=0.0, description="push only if the gradient's norm exceeds it")
     on_quiet: Literal["refresh", "keep"] = "refresh"
     batch_size: Count | None = Field(
@@ -262,6 +321,20 @@ class Schedule(_Section):
     def _consistent(self) -> "Schedule":
         if self.nesterov and self.momentum == 0.0:
             raise ValueError("nesterov needs momentum above 0, for example momentum = 0.9")
+        if self.optimizer != "SGD" and self.momentum > 0.0:
+            own = f"write {self.optimizer}'s into optimizer_options"
+            raise ValueError(f"momentum is SGD's, got {self.momentum:g}; {own}")
+        wrong = self.optimizer_options.keys() & {"params", "lr", "nesterov", "weight_decay"}
+        if wrong:
+            raise ValueError(
+                f"optimizer_options must not have {min(wrong)!r}: the schedule has learning_rate, nesterov and "
+                "weight_decay of its own"
+            )
+        try:
+            parse_rate_schedule(self.learning_rate_schedule)
+            parse_compression(self.compression)
+        except InputError as error:
+            raise ValueError(str(error)) from None
         if self.policy is not None:
             try:
                 rules_of(
@@ -296,6 +369,11 @@ class Study(_Section):
             raise ValueError(
                 f"schedule.active_workers must be at most cluster.workers = {self.cluster.workers}, got {active}"
             )
+        if self.workload.is_quadratic:
+            for name in ("optimizer", "optimizer_options", "learning_rate_schedule", "compression"):
+                value = getattr(self.schedule, name)
+                if value != Schedule.model_fields[name].default:
+                    raise ValueError(f"schedule.{name} is for networks, got {value!r}")
         if self.workload.is_quadratic and self.schedule.delay_compensation > 0:
             raise ValueError(
                 "schedule.delay_compensation is for networks: it approximates the curvature that a quadratic states; "
@@ -405,6 +483,15 @@ class Study(_Section):
                 if part in section:
                     section[part] = rename_files(section[part], names)
         return make_study(data, folder=folder)
+
+    def with_places(self) -> "Study":
+        """The same study with a network's data and module named so that they are found from any folder."""
+        workload = self.workload
+        if workload.is_quadratic:
+            return self
+        data = None if workload.data_path is None else str(workload.data_path)
+        path = None if workload.kind in BUILT_IN else str(workload.folder)
+        return self._with("workload", {"data": data, "path": path})
 
     def with_delay(self, law: AbstractDelay) -> "Study":
         """The same study with the law of a cycle given as an object, in place of ``cluster``'s texts.

@@ -7,9 +7,11 @@ from stalewise.errors import InputError
 from stalewise.prediction import predict
 from stalewise.simulation import simulate
 from stalewise.simulation.network import NetworkRun, compensated
-from stalewise.study import make_study
+from stalewise.study import Workload, make_study
 from stalewise.workloads import load_network
 from studies import quadratic
+
+DIGITS = Workload(kind="digits-mlp")
 
 
 @pytest.mark.parametrize("law", ["constant(1)", "gamma(1, 4)", "exponential(1)", "lognormal(1, 1)"])
@@ -96,7 +98,7 @@ def test_delay_compensation_is_the_published_correction():
         "schedule": {"policy": "async", "learning_rate": 0.05, "delay_compensation": 2.0},
         "target": {"loss": 1e-6},
     }
-    network = load_network("digits-mlp")
+    network = load_network(DIGITS)
     run = NetworkRun(make_study(data), network, 0, network.start(0))
     run.advance(2.0)
     x = [network.start(0)]

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from stalewise.study import make_study
+from stalewise.study import Workload, make_study
 from stalewise.traces import read_trace
 from stalewise.training import train
 from stalewise.training.local_ray import local_ray
 from stalewise.workloads import load_network
+
+DIGITS = Workload(kind="digits-mlp")
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
@@ -43,17 +45,25 @@ def digits(workers, compute, rate, service="constant(0)", **schedule):
 
 
 def test_one_worker_is_a_plain_loop():
-    """Bit for bit: the losses of a real run with one worker are those of plain SGD on the same batches."""
-    run = train(digits(1, "constant(0.01)", 0.05), time_limit=1.5)
-    network = load_network("digits-mlp")
-    parameters, losses = network.start(0), {}
+    """Bit for bit: the losses of a real run with one worker are those of a plain PyTorch loop on the same batches."""
+    run = train(digits(1, "constant(0.01)", 0.05, momentum=0.5), time_limit=1.5)
+    network = load_network(DIGITS)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as on a worker: sums are rounded in the same order
+    task, losses = network._build(), []
+    with torch.no_grad():
+        for weight, part in zip(
+            task.model.parameters(), network.parts(torch.from_numpy(network.start(0))), strict=True
+        ):
+            weight.copy_(part)
+    sgd = torch.optim.SGD(task.model.parameters(), lr=0.05, momentum=0.5)
     for index in range(int(run.updates[-1]) + 1):
-        losses[index] = network.loss(parameters)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as on a worker: sums are rounded in the same order
-        gradient, _ = network.gradient(parameters, (0, 0, index), 32)
-        torch.set_num_threads(threads)
-        parameters = parameters - np.float32(0.05) * gradient
+        losses.append(network.loss(torch.cat([w.detach().ravel() for w in task.model.parameters()]).numpy()))
+        x, y = network.draw((0, 0, index), 32)
+        sgd.zero_grad()
+        task.loss(task.model(x), y).backward()
+        sgd.step()
+    torch.set_num_threads(threads)
     assert run.updates[-1] > 20
     assert run.loss == [losses[int(k)] for k in run.updates]
 
@@ -128,7 +138,7 @@ def test_producers_and_a_consumer():
 def test_local_steps_are_those_of_a_worker_by_itself():
     """One worker of four local steps goes where plain SGD goes, to rounding, in a quarter of the updates."""
     run = train(digits(1, "constant(0.01)", 0.05, local_steps=4, staleness_weight="inverse"), time_limit=1.5)
-    network = load_network("digits-mlp")
+    network = load_network(DIGITS)
     parameters, losses = network.start(0), [network.loss(network.start(0))]
     for index in range(4 * int(run.updates[-1])):
         gradient, _ = network.gradient(parameters, (0, 0, index), 32)

@@ -93,7 +93,7 @@ def make_folder(folder: Path) -> None:
 
 def study_toml(study: Study, folder: Path) -> str:
     """The study as TOML that works from ``folder``: trace files it names are copied there, over no other file."""
-    sources = study.cluster.sources
+    sources, study = study.cluster.sources, study.with_places()
     if not sources:
         return study.to_toml()
     make_folder(folder)

@@ -84,7 +84,7 @@ def measure(
         raise InputError(
             'workload.kind must be a network for measure, got "quadratic": its landscape stands in the study'
         )
-    answer = run(question.workload.kind, batch_size=question.batch_size, batches=batches, seed=seed).as_dict()
+    answer = run(question.workload, batch_size=question.schedule.batch_size, batches=batches, seed=seed).as_dict()
     write_answer(out, {"measure.json": to_json(answer)})
     noise, size = answer["gradient_noise"], answer["batch_size"]
     low, median, high = (1e3 * answer["seconds_per_gradient"][key] for key in ("low", "median", "high"))

@@ -1,15 +1,18 @@
 """Leading Hessian eigenvalue of a network's training loss."""
 
-import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
-from stalewise.workloads import AbstractNetwork, load_network
-from stalewise.workloads.networks import Vector
+from stalewise.study import Workload
+from stalewise.workloads import load_network
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network, Vector
 
 
-def leading_curvature(network: AbstractNetwork, parameters: Vector, *, seed: int = 0) -> float:
+def leading_curvature(network: "Network", parameters: "Vector", *, seed: int = 0) -> float:
     """Largest Hessian eigenvalue at ``parameters``, by Lanczos on exact Hessian products, to about 1e-3.
 
     Args:
@@ -23,11 +26,16 @@ def leading_curvature(network: AbstractNetwork, parameters: Vector, *, seed: int
     return float(np.ravel(found)[0])
 
 
-@functools.lru_cache(maxsize=16)
-def curvature_at_start(kind: str, seed: int = 0) -> float:
-    """`leading_curvature` of a workload kind at its first parameters; kept, for it does not change."""
-    network = load_network(kind)
-    return leading_curvature(network, network.start(seed))
+_KNOWN: dict[str, float] = {}
+
+
+def curvature_at_start(workload: Workload) -> float:
+    """`leading_curvature` of a workload at its first parameters; kept, for it does not change."""
+    name = f"{workload.folder} {workload.model_dump_json()}"
+    if name not in _KNOWN:
+        network = load_network(workload)
+        _KNOWN[name] = leading_curvature(network, network.start(0))
+    return _KNOWN[name]
 
 
 class _Hessian:
@@ -35,10 +43,10 @@ class _Hessian:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, network: AbstractNetwork, parameters: Vector) -> None:
+    def __init__(self, network: "Network", parameters: "Vector") -> None:
         self.shape = (network.size, network.size)
         self._network, self._parameters = network, parameters
 
-    def matvec(self, direction: Vector) -> Vector:
+    def matvec(self, direction: "Vector") -> "Vector":
         """Hessian times ``direction``."""
         return self._network.hessian_product(self._parameters, direction)

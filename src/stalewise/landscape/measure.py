@@ -9,6 +9,7 @@ import numpy as np
 
 from stalewise import checks
 from stalewise.landscape.curvature import leading_curvature
+from stalewise.study import Workload
 from stalewise.workloads import load_network
 
 
@@ -36,7 +37,7 @@ class Landscape:
         return asdict(self)
 
 
-def measure(kind: str, *, batch_size: int = 32, batches: int = 200, seed: int = 0) -> Landscape:
+def measure(workload: Workload, *, batch_size: int | None = None, batches: int = 200, seed: int = 0) -> Landscape:
     r"""Measure a network at its first parameters.
 
     With B-sample gradients :math:`g_i` of mean :math:`\bar g`, the noise is :math:`S = \sum_i |g_i - \bar g|^2/(n-1)`
@@ -44,14 +45,15 @@ def measure(kind: str, *, batch_size: int = 32, batches: int = 200, seed: int = 
     et al. 2018, the simple noise scale). None where the mean gradient is lost in the noise.
 
     Args:
-        kind: Workload kind of a network.
-        batch_size: Samples a gradient.
+        workload: A network.
+        batch_size: Samples a gradient; the loader's, or 32, unless given.
         batches: Gradients to spend, 2 or more.
         seed: Of the first parameters and the batches.
     """
     checks.at_least("batches", batches, 2)
     checks.at_least("seed", seed, 0)
-    network = load_network(kind)
+    network = load_network(workload)
+    batch_size = batch_size or network.batch_size or 32
     parameters = network.start(seed)
     gradients, seconds = [], []
     for index in range(batches + 1):

@@ -7,6 +7,7 @@ search is over u; at a given u more workers only lower the temperature, so in th
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stalewise.planning.search import (
     Candidate,
@@ -23,7 +24,10 @@ from stalewise.prediction import predict_network, stiffest
 from stalewise.staleness import arrivals
 from stalewise.study import Study
 from stalewise.trajectory import Trajectory
-from stalewise.workloads import AbstractNetwork, load_network
+from stalewise.workloads import open_network
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
 
 SEEDS = 4  # of a pilot in the search
 FINAL_SEEDS = 16  # of the two best, and of what they are compared with
@@ -55,7 +59,7 @@ class _Trial:
 class _Pilots:
     """Runs pilots, keeps them, and counts what they cost."""
 
-    def __init__(self, network: AbstractNetwork, seed: int, say: Callable[[float, str], None]) -> None:
+    def __init__(self, network: "Network", seed: int, say: Callable[[float, str], None]) -> None:
         self._network, self._seed, self._say = network, seed, say
         self.trials: list[_Trial] = []
         self.count, self.cost = 0, 0.0
@@ -99,7 +103,7 @@ class _Pilots:
 
 def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -> Found:
     """Search u with all active workers, then the synchronous learning rate, then how few workers would do as well."""
-    network = load_network(study.workload.kind)
+    network, study = open_network(study)
     held, workers = study.schedule, study.active_workers
     curvature, _ = stiffest(study)
     pilots = _Pilots(network, seed, say)

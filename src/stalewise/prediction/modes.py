@@ -104,7 +104,7 @@ def stiffest(study: Study) -> tuple[float, list[str]]:
     """Largest curvature of a study, and what to know about it."""
     if study.workload.is_quadratic:
         return float(study.workload.modes().eigenvalues.max()), []
-    curvature = curvature_at_start(study.workload.kind)
+    curvature = curvature_at_start(study.workload)
     note = (
         f"curvature {curvature:.3g} is that of {study.workload.kind} at its start; it moves while training, towards "
         "the edge the delay allows, so for networks this limit is a cautious guide and not a cliff"

@@ -12,6 +12,7 @@ to that).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +21,12 @@ from stalewise.prediction.modes import learning_rate_limit
 from stalewise.protocol import Rules, rules_of
 from stalewise.simulation import simulate_network
 from stalewise.staleness import Arrivals, arrivals
-from stalewise.study import Study
+from stalewise.study import Schedule, Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory
-from stalewise.workloads import AbstractNetwork, load_network
+from stalewise.workloads import open_network
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
 
 Progress = Callable[[float, str], None]
 FEWEST = 4
@@ -111,7 +115,18 @@ def _scales(study: Study) -> bool:
     schedule, rules = study.schedule, study.rules()
     plain = rules in (rules_of("sync", study.active_workers), Rules(max_staleness=rules.max_staleness))
     alike = study.workers().law is not None and study.cluster.service_law().mean == 0
-    return plain and alike and schedule.local_steps == 1 and schedule.delay_compensation == 0
+    return plain and alike and _first_order(schedule)
+
+
+def _first_order(schedule: Schedule) -> bool:
+    """Whether a step is SGD's along a plain gradient: what else it may be does not scale with the workers."""
+    plain = schedule.optimizer == "SGD" and not schedule.optimizer_options and schedule.compression == "none"
+    return (
+        plain
+        and schedule.learning_rate_schedule == "constant"
+        and schedule.local_steps == 1
+        and (schedule.delay_compensation == 0)
+    )
 
 
 def _every_nth(delay: AbstractDelay, workers: int, few: int) -> AbstractDelay:
@@ -129,7 +144,7 @@ def _every_nth(delay: AbstractDelay, workers: int, few: int) -> AbstractDelay:
 
 
 def predict_network(
-    study: Study, *, network: AbstractNetwork | None = None, seeds: int = SEEDS, seed: int = 0,
+    study: Study, *, network: "Network | None" = None, seeds: int = SEEDS, seed: int = 0,
     most_cycles: float = 2000.0, progress: Progress | None = None,
 ) -> Trajectory:  # fmt: skip
     """Predict a network study from its pilot; see `stalewise.prediction.predict`.
@@ -137,7 +152,8 @@ def predict_network(
     A small fleet is nearer to its own limit of stability than a large one. A pilot that diverges or stalls is
     therefore run again with twice the workers, up to the study's own number.
     """
-    network = network or load_network(study.workload.kind)
+    if network is None:
+        network, study = open_network(study)
     timing = arrivals(study, seed=seed)
     few = 1 if study.policy == "sync" and _scales(study) else fewest_workers(study, timing)
     failed, spent = [], 0.0

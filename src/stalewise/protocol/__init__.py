@@ -1,5 +1,6 @@
 """What a server does with a gradient: one pure state machine, and a table of policies."""
 
+from stalewise.protocol.compression import Compression, parse_compression
 from stalewise.protocol.deliveries import Deliveries
 from stalewise.protocol.descent import Descent
 from stalewise.protocol.instructions import (
@@ -15,6 +16,7 @@ from stalewise.protocol.instructions import (
     Train,
     Unsent,
 )
+from stalewise.protocol.rate import RateSchedule, parse_rate_schedule
 from stalewise.protocol.rules import ON_STALE, POLICIES, Rules, rules_of
 from stalewise.protocol.server import Server, Tally
 from stalewise.protocol.weights import Weight, parse_weight, weigh
@@ -24,6 +26,7 @@ __all__ = [
     "POLICIES",
     "Again",
     "Cancel",
+    "Compression",
     "Contribution",
     "Deliveries",
     "Descent",
@@ -31,6 +34,7 @@ __all__ = [
     "Expire",
     "Hold",
     "Instruction",
+    "RateSchedule",
     "Rules",
     "Server",
     "Start",
@@ -39,6 +43,8 @@ __all__ = [
     "Train",
     "Unsent",
     "Weight",
+    "parse_compression",
+    "parse_rate_schedule",
     "parse_weight",
     "rules_of",
     "weigh",

@@ -8,12 +8,6 @@ on the parameters as they are when the step is taken, however stale the gradient
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-Vector = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -36,14 +30,3 @@ class Descent:
     def shares(self) -> tuple[float, float]:
         """What of d, and of the new v, a step takes: (0, 1), Nesterov's (1, beta)."""
         return (1.0, self.momentum) if self.nesterov else (0.0, 1.0)
-
-    def step(self, parameters: Vector, velocity: Vector, gradient: Vector) -> tuple[Vector, Vector]:
-        """Parameters and velocity after a step, in float32; nothing is changed in place."""
-        if self.weight_decay > 0.0:
-            gradient = gradient + np.float32(self.weight_decay) * parameters
-        rate = np.float32(self.learning_rate)
-        if self.momentum == 0.0:
-            return parameters - rate * gradient, velocity
-        velocity = np.float32(self.momentum) * velocity + gradient
-        along = gradient + np.float32(self.momentum) * velocity if self.nesterov else velocity
-        return parameters - rate * along, velocity

@@ -11,19 +11,16 @@ delay-adaptive(c)  min(1, c/tau)                   Koloskova et al., arXiv:2206.
 ================== =============================== =================================================================
 """
 
-import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stalewise.errors import InputError
 from stalewise.jit import inlined
+from stalewise.protocol.choices import parse_choice
 
 _KINDS = {"constant": (), "inverse": (), "polynomial": ("p",), "hinge": ("a", "b"), "delay-adaptive": ("c",)}
 _CODES = list(_KINDS)
-_TEXT = re.compile(r"\s*([a-z-]+)\s*(?:\(([^()]*)\))?\s*")
 
 
 @inlined
@@ -68,19 +65,5 @@ def parse_weight(text: str) -> Weight:
     Raises:
         InputError: The text is not a weight; says what is allowed.
     """
-    allowed = ", ".join(f"{kind}({', '.join(names)})" if names else kind for kind, names in _KINDS.items())
-    found = _TEXT.fullmatch(text)
-    if not found or found[1] not in _KINDS:
-        raise InputError(f"staleness_weight must be one of {allowed}, got {text!r}")
-    kind, names = found[1], _KINDS[found[1]]
-    values = [part.rpartition("=")[2] for part in (found[2] or "").split(",") if part.strip()]
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError:
-        numbers = []
-    if len(numbers) != len(names) or len(numbers) != len(values):
-        raise InputError(f"staleness_weight: {kind} takes ({', '.join(names)}), got {text!r}")
-    for name, value in zip(names, numbers, strict=True):
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"staleness_weight: {name} of {kind} must be 0 or more, got {value:g}")
+    kind, numbers = parse_choice("staleness_weight", text, _KINDS)
     return Weight(kind, *numbers)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from stalewise.simulation.network import NetworkRun
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
-from stalewise.workloads import AbstractNetwork, load_network
+from stalewise.workloads import open_network
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
 
 Progress = Callable[[float, str], None]
 POINTS = 800
@@ -49,7 +52,7 @@ def simulate(
         checks.positive("horizon", horizon, "seconds")
     if study.workload.is_quadratic:
         return _simulate_quadratic(study, checks.at_least("seeds", seeds or 64, 1), seed, horizon, progress)
-    network = load_network(study.workload.kind)
+    network, study = open_network(study)
     return simulate_network(
         study, network, seeds=checks.at_least("seeds", seeds or 16, 1), seed=seed, horizon=horizon, progress=progress
     )
@@ -113,7 +116,7 @@ def _with_error(values: np.ndarray) -> tuple[float, float]:
 
 def simulate_network(
     study: Study,
-    network: AbstractNetwork,
+    network: "Network",
     *,
     seeds: int = 4,
     seed: int = 0,

@@ -2,14 +2,27 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stalewise.protocol import Again, Cancel, Deliveries, Drop, Expire, Instruction, Start, Step, Unsent
+from stalewise.protocol import (
+    Again,
+    Cancel,
+    Deliveries,
+    Drop,
+    Expire,
+    Instruction,
+    Start,
+    Step,
+    Unsent,
+    parse_compression,
+)
 from stalewise.simulation.loop import TRAINER, VirtualCluster
 from stalewise.study import Study
-from stalewise.workloads import AbstractNetwork
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
 
 BLOW_UP = 1e3
 
@@ -35,12 +48,16 @@ class NetworkRun:
         counts: How often each staleness was applied.
     """
 
-    def __init__(self, study: Study, network: AbstractNetwork, seed: int, start: np.ndarray) -> None:
+    def __init__(self, study: Study, network: "Network", seed: int, start: np.ndarray) -> None:
+        from stalewise.workloads.compressor import Compressor  # noqa: PLC0415  (PyTorch is an extra)
+        from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415
+
         delay_rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
         self.server = study.server()
         self._study, self._network, self._seed = study, network, seed
-        self._descent = study.descent()
-        self._parameters, self._velocity = start, np.zeros_like(start)
+        self._optimizer = Optimizer(study.schedule, network.size)
+        self._compressor = Compressor(parse_compression(study.schedule.compression), network.size)
+        self._parameters = start
         self._index: Counter[int] = Counter()
         self._computing: dict[int, Computed] = {}
         self._delivered: Deliveries[Computed] = Deliveries()
@@ -98,6 +115,7 @@ class NetworkRun:
         batch = (self._seed, worker, self._index[worker])
         study, steps = self._study, self._study.schedule.local_steps
         gradient = self._network.local_gradient(parameters, batch, study.batch_size, steps, study.learning_rate)
+        gradient = self._compressor.sent(worker, gradient)
         self._computing[worker] = Computed(gradient, parameters, read_at)
         self._index[worker] += steps
 
@@ -114,7 +132,7 @@ class NetworkRun:
         gradients = [compensated(c.gradient, c.parameters, self._parameters, strength) for c in taken]
         weights = [one.weight for one in step.gradients]
         mean = mean_gradient(gradients, weights)
-        self._parameters, self._velocity = self._descent.step(self._parameters, self._velocity, mean)
+        self._parameters = self._optimizer.step(self._parameters, mean)
 
 
 def compensated(gradient: np.ndarray, read: np.ndarray, now: np.ndarray, strength: float) -> np.ndarray:

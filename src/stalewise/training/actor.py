@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stalewise.study import Workload
 from stalewise.workloads import load_network
 
 
@@ -21,11 +22,11 @@ class Finished(NamedTuple):
 class GradientActor:
     """Hosts one or more logical workers; several sleep side by side in one process."""
 
-    def __init__(self, kind: str, batch_size: int, local_steps: int, learning_rate: float) -> None:
+    def __init__(self, workload: Workload, batch_size: int, local_steps: int, learning_rate: float) -> None:
         import torch  # noqa: PLC0415  (heavy: on the worker only)
 
         torch.set_num_threads(1)
-        self._network = load_network(kind)
+        self._network = load_network(workload)
         self._how = (batch_size, local_steps, learning_rate)
         self._network.gradient(self._network.start(0), (0, 0, 0), batch_size)
 

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,7 +20,10 @@ from stalewise.traces import TraceWriter
 from stalewise.training.fleet import REST_AFTER_LOSS, Fleet, Outcome
 from stalewise.training.local_ray import local_ray
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
-from stalewise.workloads import AbstractNetwork, load_network
+from stalewise.workloads import open_network
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
 
 Progress = Callable[[float, str], None]
 MOST_CYCLES = 2000
@@ -66,7 +69,7 @@ def train(
     assert study.learning_rate > 0
     if trace_path is not None and Path(trace_path).resolve() in {p.resolve() for p in study.cluster.sources.values()}:
         raise InputError(f"trace_path: the study reads {str(trace_path)!r}, which the run would replace")
-    network = load_network(study.workload.kind)
+    network, study = open_network(study)
     with ExitStack() as stack:
         writer = stack.enter_context(TraceWriter(trace_path)) if trace_path else None
         ray = stack.enter_context(local_ray())
@@ -83,9 +86,11 @@ class _Run:
     """The server's side of one training run."""
 
     def __init__(
-        self, study: Study, network: AbstractNetwork, fleet: Fleet, seed: int, *, inject: bool,
+        self, study: Study, network: "Network", fleet: Fleet, seed: int, *, inject: bool,
         writer: TraceWriter | None,
     ) -> None:  # fmt: skip
+        from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415  (PyTorch is an extra)
+
         workers, service = study.workers(), study.cluster.service_law()
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
         self.cycle = workers.mean_cycle
@@ -94,8 +99,7 @@ class _Run:
         self._delays = DelayStream(workers.encoded(), workers.count, rng) if inject else None
         self._service = DelayStream(encode(service.components(), service.mean), 1, rng) if inject else None
         self._parameters = network.start(seed)
-        self._velocity = np.zeros_like(self._parameters)
-        self._descent = study.descent()
+        self._optimizer = Optimizer(study.schedule, network.size)
         self._links = inject and service.mean > 0 and not self._server.rules.trains
         self._link: deque[tuple[float, Outcome]] = deque()
         self._link_free = 0.0
@@ -223,7 +227,7 @@ class _Run:
             gradients.append(compensated(outcome.finished.gradient, outcome.parameters, self._parameters, strength))
         weights = [one.weight for one in step.gradients]
         mean = mean_gradient(gradients, weights)
-        self._parameters, self._velocity = self._descent.step(self._parameters, self._velocity, mean)
+        self._parameters = self._optimizer.step(self._parameters, mean)
 
     def _delay(self, worker: int, first: bool) -> float | None:
         if self._delays is None:
@@ -307,7 +311,8 @@ class _Run:
         )
 
     def _notes(self) -> list[str]:
-        notes = [f"held-out accuracy {100 * self._network.accuracy(self._parameters):.1f} %"]
+        score = self._network.score(self._parameters)
+        notes = [] if score is None else [f"held out: {self._network.score_name} {score:.4g}"]
         if self._overruns:
             median = 1e3 * float(np.median(self._overruns))
             notes.append(f"delays injected; the median gradient came {median:.1f} ms later than drawn")

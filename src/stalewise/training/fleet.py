@@ -48,7 +48,7 @@ class Fleet:
             num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=max(2, -(-workers // processes) + 1)
         )
         self._steps = study.schedule.local_steps
-        how = (study.workload.kind, study.batch_size, self._steps, study.learning_rate)
+        how = (study.workload, study.batch_size, self._steps, study.learning_rate)
         self._actors = [remote.remote(*how) for _ in range(processes)]
         self._pending: dict[Any, _Pending] = {}
         self._doing: dict[int, Any] = {}

@@ -1,0 +1,182 @@
+"""Batches by name: the same (seed, worker, index) gives the same samples in every engine and process."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from stalewise.errors import InputError
+
+Name = tuple[int, int, int]
+EVALUATED = 4096  # samples of a large data set on which its loss is told
+CHUNK = 1024
+
+
+class AbstractBatches(ABC):
+    """Data as batches.
+
+    Attributes:
+        batch_size: Samples a batch where the data say so themselves, else None.
+    """
+
+    batch_size: int | None
+
+    @abstractmethod
+    def draw(self, name: Name, size: int) -> Any:
+        """The batch of this name, of ``size`` samples."""
+
+    @abstractmethod
+    def all(self) -> Iterator[tuple[Any, int]]:
+        """All of the data, or the same `EVALUATED` samples of it, in batches with their sizes."""
+
+
+class Addressed(AbstractBatches):
+    """Data whose samples are numbered: a batch is drawn with replacement."""
+
+    def __init__(self, dataset: Any, collate: Any = default_collate, batch_size: int | None = None) -> None:
+        self._count = len(dataset)
+        if self._count == 0:
+            raise InputError("workload.data: the data set is empty")
+        self._tensors = dataset.tensors if isinstance(dataset, TensorDataset) and collate is default_collate else None
+        self._dataset, self._collate = dataset, collate
+        self.batch_size = batch_size
+
+    def draw(self, name: Name, size: int) -> Any:
+        """The batch of this name."""
+        return self._rows(np.random.default_rng([1, *name]).integers(self._count, size=size))
+
+    def all(self) -> Iterator[tuple[Any, int]]:
+        """All samples in order, or a fixed choice of them."""
+        rows = np.arange(self._count)
+        if self._count > EVALUATED:
+            rows = np.sort(np.random.default_rng(0).choice(self._count, EVALUATED, replace=False))
+        for begin in range(0, len(rows), CHUNK):
+            part = rows[begin : begin + CHUNK]
+            yield self._rows(part), len(part)
+
+    def _rows(self, rows: np.ndarray) -> Any:
+        if self._tensors is not None:
+            chosen = torch.from_numpy(rows)
+            return tuple(tensor[chosen] for tensor in self._tensors)
+        return self._collate([self._dataset[int(row)] for row in rows])
+
+
+class Streamed(AbstractBatches):
+    """A loader with an order of its own: a worker takes batch after batch, and begins anew at the end.
+
+    A name means the same batch again if what is random in the loader is PyTorch's.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self.batch_size = loader.batch_size
+        self._streams: dict[tuple[int, int], _Stream] = {}
+
+    def draw(self, name: Name, size: int) -> Any:
+        """The batch of this name; its size is the loader's."""
+        if self.batch_size is not None and size != self.batch_size:
+            raise InputError(
+                f"schedule.batch_size must be the loader's own {self.batch_size}, for it samples by itself; got {size}"
+            )
+        *whose, index = name
+        stream = self._streams.get((whose[0], whose[1]))
+        if stream is None or index < stream.taken:
+            stream = self._streams[whose[0], whose[1]] = _Stream(self._loader, hash(tuple(whose)))
+        while stream.taken < index:
+            stream.next()
+        return stream.next()
+
+    def all(self) -> Iterator[tuple[Any, int]]:
+        """The first batches of an order of its own."""
+        seen = 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for batch in self._loader:
+                size = _length(batch)
+                yield batch, size
+                seen += size
+                if seen >= EVALUATED:
+                    return
+
+
+class _Stream:
+    """A loader, over and over, with random numbers of its own."""
+
+    def __init__(self, loader: DataLoader, seed: int) -> None:
+        self._loader, self.taken = loader, 0
+        self._batches: Iterator[Any] = iter(())
+        self._state = torch.Generator().manual_seed(seed & 0x7FFFFFFF).get_state()
+
+    def next(self) -> Any:
+        """The next batch."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._state)
+            batch = next(self._batches, None)
+            if batch is None:
+                self._batches = iter(self._loader)
+                batch = next(self._batches, None)
+            self._state = torch.get_rng_state()
+        if batch is None:
+            raise InputError("workload.data: the loader gives no batch")
+        self.taken += 1
+        return batch
+
+
+def batches_of(data: Any) -> AbstractBatches:
+    """Data of a task as batches.
+
+    Args:
+        data: A loader, a map-style data set, a tensor, or a tuple of tensors of equal length.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if isinstance(data, DataLoader):
+        plain = type(data.sampler) in (RandomSampler, SequentialSampler) and data.batch_size is not None
+        if plain and not isinstance(data.dataset, IterableDataset):
+            return Addressed(data.dataset, data.collate_fn, data.batch_size)
+        return Streamed(data)
+    if isinstance(data, torch.Tensor):
+        data = (data,)
+    if isinstance(data, tuple) and data and all(isinstance(part, torch.Tensor) for part in data):
+        if len({len(part) for part in data}) > 1:
+            raise InputError(f"workload.data: tensors must be of one length, got {[len(part) for part in data]}")
+        return Addressed(TensorDataset(*data))
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return Addressed(data)
+    raise InputError(
+        f"workload.data: needs a DataLoader, a map-style Dataset or tensors, got {type(data).__name__}; wrap an "
+        "iterable data set in a DataLoader"
+    )
+
+
+def _length(batch: Any) -> int:
+    """Samples in a batch: the first tensor's first axis."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch)
+    if isinstance(batch, dict):
+        batch = tuple(batch.values())
+    return next((_length(part) for part in batch if isinstance(part, torch.Tensor | tuple | list | dict)), 1)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch's tensors on ``device``."""
+    if device.type == "cpu":
+        return batch
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(part, device) for key, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(to_device(part, device) for part in batch)
+    return batch

@@ -1,0 +1,199 @@
+"""A network, its data and its loss, seen as functions of one flat parameter vector."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stalewise.errors import InputError
+from stalewise.workloads.batches import AbstractBatches, Name, batches_of, to_device
+from stalewise.workloads.task import Task
+
+Vector = NDArray[np.float32]
+
+
+class Network:
+    """What is trained, with parameters as one vector.
+
+    Random numbers inside a model (dropout) are seeded by the batch's name. Batch normalisation uses the batch's own
+    mean and variance, in training and in telling losses: running averages would be one more thing that workers do not
+    share; `export` fills them in at the end.
+
+    Args:
+        build: Makes the task; called once, and once for each `start`.
+        device: Where gradients are computed.
+
+    Attributes:
+        size: Trainable parameters.
+        batch_size: Samples a gradient where the data say so, else None.
+
+    Raises:
+        InputError: Parameters are not dense float32, or there are none.
+    """
+
+    def __init__(self, build: Callable[[], Task], device: str = "cpu") -> None:
+        self._build, self._device = build, torch.device(device)
+        task = _seeded(build, 0)
+        self._task, self._model = task, _without_averages(task.model).to(self._device)
+        self._loss = _criterion(task.loss)
+        self._weights = _trainable(self._model)
+        self.size = sum(weight.numel() for weight in self._weights)
+        self._flat = torch.empty(self.size, device=self._device)
+        self._gradient = torch.zeros(self.size, device=self._device)
+        for weight, part, slot in zip(self._weights, self.parts(self._flat), self.parts(self._gradient), strict=True):
+            weight.data, weight.grad = part.copy_(weight.data), slot
+        self._data = batches_of(task.data)
+        self._held_out = None if task.held_out is None else batches_of(task.held_out)
+        self._first = self._flat.cpu().numpy().copy()
+        self.batch_size = self._data.batch_size
+
+    def parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Views of a vector in the shapes of the parameters; of (n, size) those of n networks, stacked."""
+        pieces = flat.split([weight.numel() for weight in self._weights], dim=-1)
+        return [piece.unflatten(-1, w.shape or (1,)) for piece, w in zip(pieces, self._weights, strict=True)]
+
+    def start(self, seed: int) -> Vector:
+        """First parameters, those that the factory makes when PyTorch is seeded with ``seed``, shape (size,)."""
+        if seed == 0:
+            return self._first.copy()
+        model = _seeded(self._build, seed).model
+        return torch.cat([weight.detach().ravel() for weight in _trainable(model)]).numpy().copy()
+
+    def draw(self, batch: Name, size: int) -> Any:
+        """Samples of the batch named (seed, worker, index)."""
+        return to_device(self._data.draw(batch, size), self._device)
+
+    def gradient(self, parameters: Vector, batch: Name, batch_size: int) -> tuple[Vector, float]:
+        """Gradient, shape (size,), and loss of the batch named (seed, worker, index)."""
+        samples = self.draw(batch, batch_size)
+        self._put(parameters)
+        self._gradient.zero_()
+        self._model.train()
+        torch.default_generator.manual_seed(hash(batch) & 0x7FFFFFFF)
+        loss = self._loss(self._model, samples)
+        loss.backward()
+        return self._gradient.cpu().numpy().copy(), float(loss.detach())
+
+    def local_gradient(
+        self, parameters: Vector, batch: Name, batch_size: int, steps: int, learning_rate: float
+    ) -> Vector:
+        """What a worker sends after ``steps`` steps of SGD by itself, shape (size,): its move over -learning_rate.
+
+        Of one step that is the gradient. ``batch`` names the first step's samples, and the steps after it count on.
+        """
+        seed, worker, index = batch
+        if steps == 1:
+            return self.gradient(parameters, batch, batch_size)[0]
+        rate, here = np.float32(learning_rate), parameters
+        for step in range(steps):
+            gradient, _ = self.gradient(here, (seed, worker, index + step), batch_size)
+            here = np.asarray(here - rate * gradient, np.float32)
+        return (parameters - here) / rate
+
+    def loss(self, parameters: Vector) -> float:
+        """Training loss on all of the data, or on a fixed choice of 4,096 samples of it."""
+        return self._mean(self._data, self._loss, parameters)
+
+    def score(self, parameters: Vector) -> float | None:
+        """The task's score of the held-out data, its loss unless it has one; None without such data."""
+        if self._held_out is None:
+            return None
+        return self._mean(self._held_out, self._task.score or self._loss, parameters)
+
+    @property
+    def score_name(self) -> str:
+        """What `score` is."""
+        return "loss" if self._task.score is None else getattr(self._task.score, "__name__", "score").replace("_", " ")
+
+    def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
+        """Hessian of `loss` at ``parameters`` times ``direction``, by differentiating the gradient once more."""
+        self._put(parameters)
+        self._model.eval()
+        along = torch.from_numpy(np.asarray(direction, np.float32).ravel().copy()).to(self._device)
+        total, samples = torch.zeros(self.size, device=self._device), 0
+        for batch, count in self._data.all():
+            loss = self._loss(self._model, to_device(batch, self._device))
+            gradient = torch.cat([g.ravel() for g in torch.autograd.grad(loss, self._weights, create_graph=True)])
+            total += count * torch.cat([g.ravel() for g in torch.autograd.grad(gradient @ along, self._weights)])
+            samples += count
+        return (total / samples).cpu().numpy()
+
+    def export(self, parameters: Vector) -> dict[str, torch.Tensor]:
+        """The model's ``state_dict`` at ``parameters``, running averages of batch normalisation over the data."""
+        model = copy.deepcopy(_seeded(self._build, 0).model)
+        flat = torch.from_numpy(np.asarray(parameters, np.float32).copy())
+        with torch.no_grad():
+            for weight, part in zip(_trainable(model), self.parts(flat), strict=True):
+                weight.copy_(part.reshape(weight.shape))
+        if _normalisers(model):
+            _average(model, self._loss, self._data)
+        return {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+
+    def _mean(self, data: AbstractBatches, of: Callable[[nn.Module, Any], Any], parameters: Vector) -> float:
+        self._put(parameters)
+        self._model.eval()
+        total = samples = 0
+        with torch.no_grad():
+            for batch, count in data.all():
+                total += count * float(of(self._model, to_device(batch, self._device)))
+                samples += count
+        return total / samples
+
+    def _put(self, parameters: Vector) -> None:
+        if self._device.type == "cpu":
+            self._flat.numpy()[:] = parameters
+        else:
+            self._flat.copy_(torch.from_numpy(np.ascontiguousarray(parameters)))
+
+
+def _seeded(build: Callable[[], Task], seed: int) -> Task:
+    """A task made while PyTorch's random numbers begin at ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        task = build()
+    if not isinstance(task.model, nn.Module):
+        raise InputError(f"workload.kind: model must be a torch.nn.Module, got {type(task.model).__name__}")
+    return task
+
+
+def _trainable(model: nn.Module) -> Sequence[nn.Parameter]:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if not weights:
+        raise InputError("workload.kind: the model has no trainable parameters")
+    for weight in weights:
+        if weight.dtype != torch.float32 or weight.layout != torch.strided:
+            raise InputError(f"workload.kind: parameters must be dense float32, got {weight.dtype}, {weight.layout}")
+    return weights
+
+
+def _criterion(loss: Any) -> Callable[[nn.Module, Any], torch.Tensor]:
+    if isinstance(loss, nn.Module):
+        return lambda model, batch: loss(model(batch[0]), batch[1])
+    return loss
+
+
+def _normalisers(model: nn.Module) -> list[Any]:
+    """Layers that keep running averages over batches."""
+    return [part for part in model.modules() if getattr(part, "track_running_stats", False)]
+
+
+def _without_averages(model: nn.Module) -> nn.Module:
+    for part in _normalisers(model):
+        part.track_running_stats = False
+        part.running_mean = part.running_var = part.num_batches_tracked = None
+    return model
+
+
+def _average(model: nn.Module, loss: Callable[[nn.Module, Any], Any], data: AbstractBatches) -> None:
+    """Fill in running averages: plain means over the data's batches."""
+    for part in _normalisers(model):
+        part.reset_running_stats()
+        part.momentum = None
+    model.train()
+    with torch.no_grad():
+        for batch, _ in data.all():
+            loss(model, batch)

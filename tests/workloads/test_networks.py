@@ -1,0 +1,184 @@
+"""Networks as functions of one flat vector: against plain PyTorch."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import my_task
+from stalewise.errors import InputError
+from stalewise.study import make_study
+from stalewise.workloads import open_network
+from stalewise.workloads.images import read_idx
+
+HERE = Path(my_task.__file__).parent
+
+
+def study_of(kind, folder=HERE, *, batch_size=None, **workload):
+    schedule = {"policy": "async", "learning_rate": 0.1} | ({"batch_size": batch_size} if batch_size else {})
+    return make_study(
+        {
+            "workload": {"kind": kind, **workload},
+            "cluster": {"workers": 2, "compute": "constant(1)"},
+            "schedule": schedule,
+            "target": {"loss": 0.1},
+        },
+        folder=folder,
+    )
+
+
+def opened(kind, **more):
+    return open_network(study_of(kind, **more))
+
+
+def plain(network, model, parameters):
+    """The same model, driven by hand."""
+    flat = torch.from_numpy(parameters.copy())
+    with torch.no_grad():
+        weights = [w for w in model.parameters() if w.requires_grad]
+        for weight, part in zip(weights, network.parts(flat), strict=True):
+            weight.copy_(part)
+    return weights
+
+
+@pytest.mark.parametrize("kind", ["digits-mlp", "char-transformer", "my_task:regression", "my_task:dictionaries"])
+def test_gradients_are_autograds(kind):
+    """Loss and gradient of a batch are bit for bit those of a plain backward pass, whatever came before."""
+    network, study = opened(kind)
+    parameters = network.start(3)
+    network.gradient(network.start(1), (0, 0, 0), study.batch_size)
+    gradient, loss = network.gradient(parameters, (5, 1, 2), study.batch_size)
+    task = network._build()
+    weights = plain(network, task.model, parameters)
+    batch = network.draw((5, 1, 2), study.batch_size)
+    expected = (
+        task.loss(task.model(batch[0]), batch[1]) if isinstance(task.loss, nn.Module) else task.loss(task.model, batch)
+    )
+    expected.backward()
+    assert loss == float(expected.detach())
+    np.testing.assert_array_equal(gradient, torch.cat([w.grad.ravel() for w in weights]).numpy())
+
+
+def test_batches_have_names():
+    """One name, one batch; other names, other batches; a plain loader's batch size is the study's unless it says so."""
+    network, study = opened("my_task:regression")
+    assert study.batch_size == 8
+    assert opened("my_task:regression", batch_size=5)[1].batch_size == 5
+    one, same, other = (network.draw(name, 8)[0] for name in ((0, 1, 2), (0, 1, 2), (0, 2, 1)))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["my_task:weighted", "my_task:iterable"])
+def test_loaders_with_an_order_of_their_own(kind):
+    """Batches come in the loader's order, worker by worker, and a name means the same batch when asked for again."""
+    network, study = opened(kind)
+    assert study.batch_size == 4
+    names = [(0, worker, index) for index in range(20) for worker in (0, 1)]
+    first = [network.draw(name, 4)[0].clone() for name in names]
+    again = [network.draw(name, 4)[0] for name in names]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    if kind == "my_task:iterable":
+        assert torch.equal(torch.cat(first[::2][:8]), my_task.X)
+    with pytest.raises(InputError, match=r"batch_size must be the loader's own 4, .* got 8"):
+        network.draw((0, 0, 0), 8)
+
+
+def test_first_parameters_follow_the_seed():
+    """Seeds differ, and each is what the factory makes under it."""
+    network, _ = opened("my_task:regression", options={"width": 5})
+    torch.manual_seed(7)
+    expected = torch.cat([w.detach().ravel() for w in my_task.regression(5)[0].parameters()]).numpy()
+    np.testing.assert_array_equal(network.start(7), expected)
+    assert not np.array_equal(network.start(0), network.start(1))
+    assert network.size == len(expected) == 5 * 3 + 5 + 5 + 1
+
+
+def test_dropout_normalisation_and_frozen_layers():
+    """A name fixes dropout too; the loss has none; what is frozen is left alone; averages are filled in at the end."""
+    network, _ = opened("my_task:normalised")
+    parameters = network.start(0)
+    one, same, other = (network.gradient(parameters, name, 32)[0] for name in ((0, 0, 0), (0, 0, 0), (0, 0, 1)))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    assert network.size == 12 + 7
+    assert network.loss(parameters) == network.loss(parameters)
+    state = network.export(parameters)
+    model = my_task.normalised()[0]
+    model.load_state_dict(state)
+    hidden = model[0](my_task.X)
+    torch.testing.assert_close(model[1].running_mean, hidden.mean(0))
+    with torch.no_grad():
+        told = nn.functional.mse_loss(model.eval()(my_task.X), my_task.Y)
+    assert network.loss(parameters) == pytest.approx(float(told), rel=0.05)  # n or n - 1 in the variance
+
+
+@pytest.mark.parametrize("kind", ["my_task:regression", "char-transformer"])
+def test_hessian_products(kind):
+    """Along a direction the Hessian is the loss's second difference (networks without kinks)."""
+    network, _ = opened(kind, options={"width": 8})
+    rng = np.random.default_rng(0)
+    at, along = network.start(0).astype(np.float32), rng.standard_normal(network.size).astype(np.float32)
+    along /= np.linalg.norm(along)
+    product = network.hessian_product(at, along)
+    second = [network.loss(at + np.float32(0.05 * s) * along) for s in (-1, 0, 1)]
+    assert along @ product == pytest.approx((second[0] - 2 * second[1] + second[2]) / 0.05**2, rel=0.05, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("my_task:missing", "module 'my_task' has no function 'missing'"),
+        ("no_such_module:f", "there is no module 'no_such_module' beside the study"),
+        ("my_task:nothing", r"must return \(model, loss, data\), got Linear"),
+        ("my_task:doubles", "parameters must be dense float32, got torch.float64"),
+        ("my_task:bare_iterable", "wrap an iterable data set in a DataLoader"),
+    ],
+)
+def test_what_is_no_task(kind, message):
+    """One line says what is wrong with it."""
+    with pytest.raises(InputError, match=message):
+        opened(kind)
+
+
+def test_wrong_options_and_data():
+    """A factory's arguments are checked before it is called; files are named."""
+    with pytest.raises(InputError, match=r"workload.options: digits-mlp takes \(width: int = 64, layers: int = 2\)"):
+        opened("digits-mlp", options={"depth": 3})
+    with pytest.raises(InputError, match=r"workload.data: cannot read '.*none.txt'"):
+        opened("char-transformer", data="none.txt")
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte' does not exist; workload.data names the folder"):
+        opened("mnist-cnn", data="nowhere")
+    with pytest.raises(InputError, match="heads must divide width, got heads = 4 and width = 6"):
+        opened("char-transformer", options={"width": 6})
+
+
+def write_mnist(folder, count=64):
+    """Four IDX files of random images, the training images gzipped."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        images, labels = rng.integers(256, size=(count, 28, 28), dtype=np.uint8), rng.integers(10, size=count)
+        head = struct.pack(">IIII", 0x803, count, 28, 28)
+        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(head + images.tobytes())
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 0x801, count) + labels.astype(np.uint8).tobytes()
+        )
+
+
+def test_mnist_from_files(tmp_path):
+    """Plain or gzipped; pixels in 0 to 1; cut or foreign files are refused."""
+    write_mnist(tmp_path)
+    network, _ = opened("mnist-cnn", data=str(tmp_path))
+    x, y = network.draw((0, 0, 0), 16)
+    assert x.shape == (16, 1, 28, 28) and 0.9 < float(x.max()) <= 1.0 and y.dtype == torch.int64
+    assert network.loss(network.start(0)) == pytest.approx(np.log(10), rel=0.5)
+    path = tmp_path / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"cut short: 63 bytes for shape \(64,\)"):
+        read_idx(path, 1)
+    path.write_bytes(b"not an idx file")
+    with pytest.raises(InputError, match="is not an IDX file of unsigned bytes with 1 axes"):
+        read_idx(path, 1)
