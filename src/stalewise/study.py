@@ -198,6 +198,7 @@ class Group(_Section):
     compute: LawText | None = None
     download: LawText | None = None
     upload: LawText | None = None
+    device: Literal["cpu", "cuda"] | None = None
 
 
 class Cluster(_Section):
@@ -216,6 +217,7 @@ class Cluster(_Section):
     )
     group: list[Group] | None = None
     start: Literal["together", "staggered"] = "together"
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where `train` computes gradients")
     _folder: Path = PrivateAttr(default=Path("."))
     _law: AbstractDelay | None = PrivateAttr(default=None)
 
@@ -420,6 +422,13 @@ class Study(_Section):
     def workers(self) -> Workers:
         """Active workers and the law of a cycle of each, without the shared link."""
         return self.cluster.all_workers(self.schedule.local_steps).first(self.active_workers)
+
+    def devices(self) -> list[tuple[str, list[int]]]:
+        """Devices that active workers compute on, and which workers do on each."""
+        own = self.cluster.device
+        groups = [(one.count, one.device or own) for one in self.cluster.group or ()] or [(self.cluster.workers, own)]
+        all_of = [device for count, device in groups for _ in range(count)][: self.active_workers]
+        return [(name, [i for i, device in enumerate(all_of) if device == name]) for name in dict.fromkeys(all_of)]
 
     def pull(self, curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         r"""What one gradient of H local steps sends along eigenvectors of these curvatures, each (modes,).

@@ -9,12 +9,13 @@ numbers in the same order.
 
 import enum
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stalewise.errors import InputError
 from stalewise.jit import compiled, inlined
 
 
@@ -283,3 +284,14 @@ class DelayStream:
     def residual(self, worker: int) -> float:
         """Time [s] to the end of ``worker``'s first gradient when clocks are in their stationary state."""
         return float(draw_residual(self._law, self._cursors, worker, self._rng))
+
+    def state(self) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        """What later delays depend on: cursors, and the random numbers' state."""
+        return self._cursors.copy(), dict(self._rng.bit_generator.state)
+
+    def restore(self, cursors: NDArray[np.int64], state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        if cursors.shape != self._cursors.shape:
+            raise InputError(f"delays: the state of {cursors.shape} is not of these laws, {self._cursors.shape}")
+        self._cursors[:] = cursors
+        self._rng.bit_generator.state = state

@@ -18,6 +18,10 @@ class Deliveries(Generic[Payload]):
         """``worker``'s payload has arrived; the server's instructions say what becomes of it."""
         self._of[worker].append(payload)
 
+    def newest(self, worker: int) -> Payload:
+        """What ``worker`` delivered last, which stays."""
+        return self._of[worker][-1]
+
     def last(self, worker: int) -> Payload:
         """Take out what ``worker`` delivered last: it was dropped, or not sent."""
         return self._of[worker].pop()

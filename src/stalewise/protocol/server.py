@@ -5,7 +5,8 @@ event kernel is tested to give the same instructions, event for event.
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from stalewise import checks
 from stalewise.errors import InputError
@@ -62,10 +63,16 @@ class Server:
         self._idle: dict[int, None] = {}
         self._waiting: dict[int, None] = {}
         self._clock: Counter[int] = Counter()
+        self._leaving: set[int] = set()
 
-    def begin(self) -> list[Instruction]:
-        """Set every worker to work on the first parameters."""
-        return self._ask(range(self.workers))
+    def begin(self, present: Iterable[int] | None = None) -> list[Instruction]:
+        """Set every worker to work on the first parameters, or those that are ``present``; others may join later."""
+        return self._ask(range(self.workers) if present is None else sorted(present))
+
+    def resume(self, version: int, tally: Tally) -> None:
+        """Go on from where another server of these rules was: what was in flight there is lost."""
+        self.version = version
+        self.tally = replace(tally, lost=tally.lost + tally.in_flight, in_flight=0)
 
     def finished(self, worker: int, norm: float | None = None) -> list[Instruction]:
         """``worker``'s gradient has arrived; its ``norm`` matters to a trigger alone."""
@@ -114,8 +121,16 @@ class Server:
             raise InputError(f"worker {worker} is at work already; only a lost worker can join")
         if worker in self._idle:
             raise InputError(f"worker {worker} waits for the others already; only a lost worker can join")
-        self._clock[worker] = min(self._clock.values(), default=0)
+        active = [self._clock[w] for w in (*self.reading, *self._waiting)]
+        self._clock[worker] = min(active or self._clock.values(), default=0)
+        self._leaving.discard(worker)
         return self._ask([worker])
+
+    def leave(self, worker: int) -> list[Instruction]:
+        """``worker`` begins nothing more once its gradient is there, until it has `joined` again."""
+        self._leaving.add(worker)
+        self._waiting.pop(worker, None)
+        return self._step([]) if self._held and not self.rules.trains and self._ready() else self._ask([])
 
     def _ready(self) -> bool:
         """Whether what is held makes a step."""
@@ -185,7 +200,7 @@ class Server:
 
     def _ask(self, workers) -> list[Instruction]:
         """Start these, and whoever waits for leave to start, as far as the rules allow; first come, first served."""
-        self._waiting.update(dict.fromkeys(workers))
+        self._waiting.update(dict.fromkeys(worker for worker in workers if worker not in self._leaving))
         admits = self.rules.max_staleness is not None and (self.rules.on_stale == ADMIT or self.rules.trains)
         if self.rules.lead is None and not admits:
             started = [self._start(worker) for worker in self._waiting]

@@ -1,116 +1,345 @@
-"""Logical workers on Ray actors: hand out work, collect what is done, notice who died."""
+"""Logical workers on worker processes: hand out work, collect what is done, notice who died."""
 
-import os
+import heapq
+import secrets
+import statistics
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stalewise.errors import NotConvergedError
+from stalewise.protocol import parse_compression
 from stalewise.study import Study
-from stalewise.training.actor import Finished, GradientActor
+from stalewise.training.host import OK, QUIET, Answer, Order
+from stalewise.training.hosts import Hosts
+from stalewise.training.lines import Arrival, Lines
+from stalewise.training.memory import Memory, Slots
 
-REST_AFTER_LOSS = 1.0  # a restarted actor needs this long before it takes work again [s]
+Vector = NDArray[np.float32]
+SPARE = 4  # rows of memory besides one a worker: the version now, the next one, and two for checkpoints
+BY_VALUE = 1 << 20  # parameters of at most so many bytes go inside the Ray call
+FIRST_WAIT = 60.0  # for the first process [s]
+OTHERS_WAIT = 20.0  # for the others, once one is there [s]
+PATIENCE = 60.0  # with a worker that does not answer, at least [s]
+SLOW = 20.0  # and at least so many times what its gradients take
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What became of one gradient: ``finished`` is None if its process died.
+    """A gradient that has arrived.
 
-    ``pulled`` is when its ``parameters`` were handed out, ``began`` when it was begun: later if it is another one from
-    the same parameters.
+    Attributes:
+        worker: Whose.
+        pulled: When its ``parameters`` were handed out [s].
+        began: When it was begun [s]: later, if it is another one from the same parameters.
+        drawn: Delay it was to take [s]; None where delays are real.
+        arrived: When it was there [s].
+        state: What it is: `OK`, `QUIET` (it stayed at the worker), or why it is refused.
+        gradient: Shape (size,), until the worker is at work again: `keep` makes it last. None unless OK.
+        parameters: Those it was computed at, as long.
+        norm: Of the gradient.
+        seconds: It took to compute [s].
     """
 
     worker: int
     pulled: float
     began: float
     drawn: float | None
-    parameters: np.ndarray
-    finished: Finished | None
+    arrived: float
+    state: int
+    gradient: Vector | None
+    parameters: Vector
+    norm: float
+    seconds: float
+
+    @property
+    def overrun(self) -> float:
+        """How much later it was there than drawn [s]."""
+        return self.arrived - self.began - (self.drawn or 0.0)
+
+    def keep(self, *, parameters: bool) -> None:
+        """Have copies, for the worker goes on; of the ``parameters`` too, where somebody will want them."""
+        if self.gradient is not None:
+            self.gradient = self.gradient.copy()
+        if parameters:
+            self.parameters = self.parameters.copy()
 
 
-class _Pending(NamedTuple):
+class Lost(NamedTuple):
+    """A worker whose process died with its gradient, begun at ``began`` [s]."""
+
     worker: int
+    began: float
+
+
+class Joined(NamedTuple):
+    """A worker whose process is there (again)."""
+
+    worker: int
+
+
+Event = Outcome | Lost | Joined
+
+
+@dataclass
+class _Pending:
+    worker: int
+    host: int
     pulled: float
     began: float
     drawn: float | None
+    cancelled: bool = False
 
 
 class Fleet:
-    """N logical workers on a few processes (one each where delays are real)."""
+    """N logical workers on processes (one each where delays are real).
 
-    def __init__(self, ray: Any, study: Study, *, real: bool) -> None:
-        self._ray = ray
+    The parameters' versions lie in rows of shared memory; a worker holds the row it read until it reads another.
+
+    Args:
+        ray: The module, initialised.
+        study: What is trained.
+        size: Parameters.
+        seed: Of the batches.
+        real: Whether gradients take as long as they take.
+        joined: Whether Ray is a cluster that was joined.
+        patience: A worker that does not answer for so long is killed [s]; None: 60 s, or 20 times the median gradient.
+        index: How many batches each worker has drawn so far, where a run goes on.
+
+    Attributes:
+        hosts: The processes.
+        index: How many batches each worker has drawn.
+        deaths: Processes that died.
+        bytes: What gradients on their way took, compressed.
+    """
+
+    def __init__(
+        self, ray: Any, study: Study, size: int, seed: int, *, real: bool, joined: bool = False,
+        patience: float | None = None, index: dict[int, int] | None = None,
+    ) -> None:  # fmt: skip
         workers = study.active_workers
-        processes = workers if real else min(workers, os.cpu_count() or 1)
-        remote = ray.remote(GradientActor).options(
-            num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=max(2, -(-workers // processes) + 1)
-        )
-        self._steps = study.schedule.local_steps
-        how = (study.workload, study.batch_size, self._steps, study.learning_rate)
-        self._actors = [remote.remote(*how) for _ in range(processes)]
-        self._pending: dict[Any, _Pending] = {}
-        self._doing: dict[int, Any] = {}
-        self._done: deque[Outcome] = deque()
-        self._read: dict[int, tuple[np.ndarray, float]] = {}
-        self._index: Counter[int] = Counter()
-        ray.get([actor.ready.remote() for actor in self._actors])
+        self._ray, self._seed, self._steps = ray, seed, study.schedule.local_steps
+        self._memory, self._slots = Memory(size, workers + SPARE, workers), Slots(workers + SPARE)
+        self._run = secrets.randbits(62)
+        self._lines = Lines(self._run, self._memory)
+        try:
+            self.hosts = Hosts(ray, study, self._run, self._lines, real=real, joined=joined)
+        except BaseException:
+            self._lines.close()
+            raise
+        self._compression = parse_compression(study.schedule.compression)
+        self._unpack = _unpacker(study, size)
+        self._patience = patience
+        self._tickets = 0
+        self._pending: dict[int, _Pending] = {}
+        self._ticket_of: dict[int, int] = {}
+        self._due: list[tuple[float, int, Outcome]] = []
+        self._events: deque[Event] = deque()
+        self._absent = set(range(workers))
+        self._read: dict[int, tuple[int, float]] = {}
+        self._sent: dict[int, Any] = {}
+        self._seconds: deque[float] = deque(maxlen=1000)
+        self._looked = 0.0
+        self.index: Counter[int] = Counter(index or {})
+        self.deaths = 0
+        self.bytes = 0
 
-    def actor_of(self, worker: int) -> Any:
-        """The Ray actor that hosts ``worker``."""
-        return self._actors[worker % len(self._actors)]
+    # Versions of the parameters
 
-    def dispatch(self, worker: int, parameters: np.ndarray, seed: int, drawn: float | None, now: float) -> None:
-        """Hand ``worker`` the parameters; its gradient is due ``drawn`` seconds after ``now``, or when it is done."""
-        self._read[worker] = (parameters, now)
-        self.again(worker, seed, drawn, now)
+    def fresh(self) -> tuple[int, Vector]:
+        """A row for the next version, and its memory."""
+        row = self._slots.take()
+        return row, self._memory.versions[row]
 
-    def again(self, worker: int, seed: int, drawn: float | None, now: float) -> None:
+    def hold(self, row: int) -> None:
+        """Have a version last until `release`."""
+        self._slots.hold(row)
+
+    def release(self, row: int) -> None:
+        """One reader less of a version."""
+        if self._slots.release(row):
+            self._sent.pop(row, None)
+
+    # Workers
+
+    @property
+    def present(self) -> int:
+        """Workers whose processes are there."""
+        return self._memory.shape[2] - len(self._absent)
+
+    def gather(self) -> set[int]:
+        """Wait until processes are there: 60 s for the first, 20 s for the others; workers that are.
+
+        Raises:
+            NotConvergedError: None came, or one cannot run.
+        """
+        began = first = time.monotonic()
+        while True:
+            for arrival in self._lines.arrivals(0.02):
+                self._arrived(arrival)
+            self._look()
+            now = time.monotonic()
+            if not self.hosts.up():
+                first = now
+                if now - began > FIRST_WAIT:
+                    raise NotConvergedError(f"no worker process was there after {FIRST_WAIT:.0f} s")
+            elif not self._absent or now - first > OTHERS_WAIT:
+                self._events.clear()
+                return set(range(self._memory.shape[2])) - self._absent
+
+    def dispatch(self, worker: int, row: int, drawn: float | None) -> None:
+        """Hand ``worker`` a version; its gradient is due ``drawn`` seconds from now, or when it is done."""
+        self._slots.hold(row)
+        if worker in self._read:
+            self.release(self._read[worker][0])
+        self._read[worker] = (row, time.monotonic())
+        self.again(worker, drawn)
+
+    def again(self, worker: int, drawn: float | None) -> None:
         """Have ``worker`` compute another gradient from the parameters it has."""
-        parameters, pulled = self._read[worker]
-        batch = (seed, worker, self._index[worker])
-        self._index[worker] += self._steps
-        due = None if drawn is None else now + drawn
-        reference = self.actor_of(worker).gradient.remote(parameters, batch, due)
-        self._pending[reference] = _Pending(worker, pulled, now, drawn)
-        self._doing[worker] = reference
+        row, pulled = self._read[worker]
+        host, now = self.hosts.of[worker], time.monotonic()
+        seat = self.hosts.seats[host]
+        self._tickets += 1
+        order = Order(self._run, self._tickets, worker, row, self._seed, self.index[worker])
+        self.index[worker] += self._steps
+        self._pending[order.ticket] = _Pending(worker, host, pulled, now, drawn)
+        self._ticket_of[worker] = order.ticket
+        seat.tickets[order.ticket] = now
+        if seat.remote:
+            self._lines.call(host, seat.actor.gradient.remote(self._parameters(row), order))
+        elif not (seat.up and self._lines.send(host, order)):
+            self._lose(order.ticket)
+
+    def _parameters(self, row: int) -> Any:
+        """What a Ray call takes for a version: it is published once."""
+        if row not in self._sent:
+            values = self._memory.versions[row].copy()
+            self._sent[row] = values if values.nbytes <= BY_VALUE else self._ray.put(values)
+        return self._sent[row]
 
     def cancel(self, worker: int) -> float:
-        """Stop ``worker``'s gradient, or forget it if it is there already; says when it was begun [s]."""
-        for outcome in self._done:
+        """Forget ``worker``'s gradient, wherever it is; says when it was begun [s]."""
+        for place, (_, _, outcome) in enumerate(self._due):
             if outcome.worker == worker:
-                self._done.remove(outcome)
+                self._due.pop(place)
+                heapq.heapify(self._due)
                 return outcome.began
-        reference = self._doing[worker]
-        self._ray.cancel(reference)
-        return self._pending.pop(reference).began
+        for event in self._events:
+            if isinstance(event, Outcome | Lost) and event.worker == worker:
+                self._events.remove(event)
+                return event.began
+        pending = self._pending[self._ticket_of.pop(worker)]
+        pending.cancelled = True
+        return pending.began
 
     def in_flight(self) -> list[tuple[int, float]]:
         """Workers whose gradients were not collected, and when they were begun [s]."""
-        return [(one.worker, one.began) for one in (*self._done, *self._pending.values())]
+        waiting = [event for event in self._events if isinstance(event, Outcome)]
+        outcomes = [outcome for *_, outcome in self._due] + waiting
+        pending = [one for one in self._pending.values() if not one.cancelled]
+        return [(one.worker, one.began) for one in (*outcomes, *pending)]
 
-    def collect(self, timeout: float) -> Outcome | None:
-        """What is done next, in the order of the finish stamps; None if nothing is within ``timeout`` [s]."""
-        if not self._done:
-            self._done.extend(self._finished(timeout))
-        return self._done.popleft() if self._done else None
+    def collect(self, timeout: float) -> Event | None:
+        """What happens next; None if nothing does within ``timeout`` [s]."""
+        now = time.monotonic()
+        self._release_due(now)
+        if not self._events:
+            until = min(timeout, max(self._due[0][0] - now, 0.0) if self._due else timeout)
+            for arrival in self._lines.arrivals(until):
+                self._arrived(arrival)
+            self._release_due(time.monotonic())
+        if now - self._looked > 1.0 or self._absent:
+            self._looked = now
+            self._look()
+        return self._events.popleft() if self._events else None
 
-    def _finished(self, timeout: float) -> list[Outcome]:
-        if not self._pending:
-            time.sleep(min(timeout, 0.05))
-            return []
-        ready, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=timeout)
-        if ready:
-            more, _ = self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
-            ready = more or ready
-        outcomes = [self._outcome(reference) for reference in ready]
-        return sorted(outcomes, key=lambda o: o.finished.ended if o.finished else float("inf"))
+    def _release_due(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, _, outcome = heapq.heappop(self._due)
+            outcome.arrived = now
+            self._events.append(outcome)
 
-    def _outcome(self, reference: Any) -> Outcome:
-        worker, pulled, began, drawn = self._pending.pop(reference)
-        parameters, _ = self._read[worker]
-        try:
-            return Outcome(worker, pulled, began, drawn, parameters, Finished(*self._ray.get(reference)))
-        except self._ray.exceptions.RayError:
-            return Outcome(worker, pulled, began, drawn, parameters, None)
+    def _arrived(self, arrival: Arrival) -> None:
+        if arrival.here:
+            self.hosts.arrived(arrival.host)
+            self._join(arrival.host)
+        elif arrival.answer is None:
+            self._died(arrival.host)
+        else:
+            self._answered(arrival.host, arrival.answer, arrival.payload)
+
+    def _answered(self, host: int, answer: Answer, payload: Any) -> None:
+        """An order is done; one that this run never gave, or that was given up, is let go."""
+        pending = self._pending.pop(answer.ticket, None) if answer.run == self._run else None
+        if pending is None:
+            return
+        seat = self.hosts.seats[host]
+        seat.tickets.pop(answer.ticket, None)
+        seat.deaths = 0
+        self._seconds.append(answer.seconds)
+        if pending.cancelled:
+            return
+        self._ticket_of.pop(pending.worker, None)
+        self.bytes += self._compression.bytes_of(self._memory.shape[0]) if answer.state == OK else 0
+        gradient = None
+        if answer.state == OK:
+            gradient = self._memory.gradients[pending.worker] if payload is None else self._unpack(payload)
+        now, due = time.monotonic(), pending.began + (pending.drawn or 0.0)
+        outcome = Outcome(
+            pending.worker, pending.pulled, pending.began, pending.drawn, now, answer.state, gradient,
+            self._memory.versions[self._read[pending.worker][0]], answer.norm, answer.seconds,
+        )  # fmt: skip
+        if pending.drawn is not None and due > now:
+            heapq.heappush(self._due, (due, answer.ticket, outcome))
+        else:
+            self._events.append(outcome)
+
+    def _look(self) -> None:
+        for host in self.hosts.look():
+            self._join(host)
+        patience = self._patience
+        if patience is None:
+            patience = max(PATIENCE, SLOW * statistics.median(self._seconds)) if self._seconds else 10.0 * PATIENCE
+        for host in self.hosts.hung(patience):
+            self.hosts.kill(host)
+            self._lines.hang_up(host)
+            self._died(host)
+
+    def _join(self, host: int) -> None:
+        back = self._absent.intersection(self.hosts.seats[host].place.workers)
+        self._absent -= back
+        self._events.extend(Joined(worker) for worker in sorted(back))
+
+    def _died(self, host: int) -> None:
+        seat = self.hosts.seats[host]
+        self.deaths += seat.up
+        for ticket in self.hosts.died(host):
+            self._lose(ticket)
+
+    def _lose(self, ticket: int) -> None:
+        pending = self._pending.pop(ticket)
+        self.hosts.seats[pending.host].tickets.pop(ticket, None)
+        self._absent.add(pending.worker)
+        if not pending.cancelled:
+            self._ticket_of.pop(pending.worker, None)
+            self._events.append(Lost(pending.worker, pending.began))
+
+    def close(self) -> None:
+        """End all processes."""
+        self._lines.close()
+        self.hosts.close()
+        self._memory.close()
+
+
+def _unpacker(study: Study, size: int) -> Any:
+    from stalewise.workloads.compressor import Compressor  # noqa: PLC0415  (PyTorch is an extra)
+
+    return Compressor(parse_compression(study.schedule.compression), size).unpack
+
+
+__all__ = ["OK", "QUIET", "Event", "Fleet", "Joined", "Lost", "Outcome"]

@@ -1,0 +1,147 @@
+"""What runs in a worker process: gradients, for one or more logical workers."""
+
+import contextlib
+import socket
+import struct
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stalewise.protocol import parse_compression
+from stalewise.study import Study
+from stalewise.training.memory import Memory
+from stalewise.workloads import load_network
+
+Vector = NDArray[np.float32]
+OK, QUIET, NOT_FINITE, MISSHAPEN, WRONG_RUN = range(5)
+HELLO = struct.Struct("<qq")  # run, host
+WELCOME = struct.Struct("<qqq")  # size, versions, gradients
+ORDER = struct.Struct("<qqqqqq")  # run, ticket, worker, row of the version, seed, batch
+ANSWER = struct.Struct("<qqqdd")  # run, ticket, what became of it, norm, seconds
+
+
+class Order(NamedTuple):
+    """A gradient to compute: the batch is named (seed, worker, batch); ``ticket`` names the order in its run."""
+
+    run: int
+    ticket: int
+    worker: int
+    version: int
+    seed: int
+    batch: int
+
+
+class Answer(NamedTuple):
+    """What became of an order: ``norm`` of the gradient, and how many ``seconds`` it took to compute."""
+
+    run: int
+    ticket: int
+    state: int
+    norm: float
+    seconds: float
+
+
+class Host:
+    """A process that computes gradients, on a Ray worker.
+
+    Args:
+        study: Whose gradients.
+        run: A number that names the run: orders of another are refused.
+        device: "cpu" or "cuda".
+        threads: Of PyTorch.
+    """
+
+    def __init__(self, study: Study, run: int, device: str, threads: int) -> None:
+        import torch  # noqa: PLC0415  (heavy: on the worker only)
+
+        from stalewise.workloads.compressor import Compressor  # noqa: PLC0415
+
+        torch.set_num_threads(threads)
+        schedule = study.schedule
+        self._run = run
+        self._network = load_network(study.workload, device)
+        self._how = (study.batch_size, schedule.local_steps, study.learning_rate)
+        self._trigger = schedule.trigger
+        self._compressor = Compressor(parse_compression(schedule.compression), self._network.size)
+        self._network.gradient(self._network.start(0), (0, 0, 0), study.batch_size)
+
+    def where(self) -> str:
+        """The node it runs on, once it is warm."""
+        import ray  # noqa: PLC0415
+
+        return ray.get_runtime_context().get_node_id()
+
+    def gradient(self, parameters: Vector, order: Order) -> tuple[Answer, Any]:
+        """Compute an order whose parameters came with it; the answer, and what is sent of the gradient."""
+        answer, gradient = self._compute(parameters, order)
+        return answer, None if gradient is None else self._compressor.pack(order.worker, gradient)
+
+    def serve(self, path: str, host: int) -> None:
+        """Compute the orders that come over the server's socket at ``path``, in shared memory, until it hangs up."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.connect(path)
+            line.sendall(HELLO.pack(self._run, host))
+            memory = _welcome(line)
+            with contextlib.suppress(OSError):  # the server hung up
+                while (order := self._next(line)) is not None:
+                    line.sendall(ANSWER.pack(*self._serve(memory, order)))
+
+    def _serve(self, memory: Memory, order: Order) -> Answer:
+        answer, gradient = self._compute(memory.versions[order.version], order)
+        if gradient is not None:
+            memory.gradients[order.worker] = self._compressor.sent(order.worker, gradient)
+        return answer
+
+    def _next(self, line: socket.socket) -> Order | None:
+        received = receive(line, ORDER.size)
+        return None if received is None else Order(*ORDER.unpack(received))
+
+    def _compute(self, parameters: Vector, order: Order) -> tuple[Answer, Vector | None]:
+        """The answer, and the gradient where it is to be sent."""
+        if order.run != self._run:
+            return Answer(order.run, order.ticket, WRONG_RUN, 0.0, 0.0), None
+        began = time.perf_counter()
+        gradient = self._network.local_gradient(parameters, (order.seed, order.worker, order.batch), *self._how)
+        norm = _norm(gradient)
+        state = _state(gradient, norm, self._network.size, self._trigger)
+        answer = Answer(order.run, order.ticket, state, norm, time.perf_counter() - began)
+        return answer, gradient if state == OK else None
+
+
+def _norm(gradient: Vector) -> float:
+    """Euclidean norm; of values that overflow in float32 in float64."""
+    flat = np.ravel(gradient)
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(np.dot(flat, flat))
+        return float(np.sqrt(square)) if np.isfinite(square) else float(np.linalg.norm(flat.astype(np.float64)))
+
+
+def _state(gradient: Vector, norm: float, size: int, trigger: float) -> int:
+    if gradient.shape != (size,):
+        return MISSHAPEN
+    if not np.isfinite(norm):
+        return NOT_FINITE
+    return QUIET if trigger > 0 and norm <= trigger else OK
+
+
+def _welcome(line: socket.socket) -> Memory:
+    """The shared memory whose descriptor the server sends."""
+    message, descriptors, _, _ = socket.recv_fds(line, WELCOME.size, 1)
+    return Memory(*WELCOME.unpack(message), descriptor=descriptors[0])
+
+
+def receive(line: socket.socket, size: int) -> bytes | None:
+    """Exactly ``size`` bytes; None if the other side hung up."""
+    parts, missing = [], size
+    while missing:
+        try:
+            part = line.recv(missing)
+        except OSError:
+            return None
+        if not part:
+            return None
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)

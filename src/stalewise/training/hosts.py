@@ -1,0 +1,157 @@
+"""The worker processes of a run: started, found again after they died, killed when they hang."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from stalewise.errors import InputError, NotConvergedError
+from stalewise.study import Study
+from stalewise.training.host import Host
+from stalewise.training.lines import Lines
+
+LOOK = 0.2  # how often hosts that are not there are looked for [s]
+REST = 0.5  # a process that died is left alone so long [s]
+MOST_DEATHS = 5  # in a row without one gradient
+
+
+class Place(NamedTuple):
+    """A process to be: the workers it plays and where it computes."""
+
+    workers: tuple[int, ...]
+    device: str
+
+
+def places_of(study: Study, *, real: bool, processors: int) -> list[Place]:
+    """Processes of a run: one a worker where delays are real, else as many as there are processors for each device."""
+    places = []
+    for device, workers in study.devices():
+        count = len(workers) if real else min(len(workers), processors)
+        places += [Place(tuple(workers[i::count]), device) for i in range(count)]
+    return places
+
+
+@dataclass
+class Seat:
+    """One process as the server sees it."""
+
+    place: Place
+    actor: Any
+    asked: Any = None  # reference of the call that says where it is
+    look_at: float = 0.0
+    up: bool = False
+    remote: bool = False
+    serving: bool = False
+    deaths: int = 0
+    tickets: dict[int, float] = field(default_factory=dict)  # orders it has, and when each was sent
+
+
+class Hosts:
+    """All processes of a run.
+
+    Args:
+        ray: The module, initialised.
+        study: What is trained.
+        run: The number of the run.
+        lines: How they are reached.
+        real: Whether gradients take as long as they take.
+        joined: Whether Ray is a cluster that others use: processes then ask for a processor each.
+    """
+
+    def __init__(self, ray: Any, study: Study, run: int, lines: Lines, *, real: bool, joined: bool) -> None:
+        self._ray, self._lines = ray, lines
+        self._here = ray.get_runtime_context().get_node_id()
+        cores = os.cpu_count() or 1
+        processors = int(ray.cluster_resources().get("CPU", 1)) if joined else cores
+        places = places_of(study, real=real, processors=max(processors, 1))
+        threads = max(1, processors // len(places)) if real else 1
+        remote = ray.remote(Host)
+        self.seats: list[Seat] = []
+        gpus = sum(place.device != "cpu" for place in places)
+        for place in places:
+            options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_cpus": int(joined)}
+            if joined:
+                options["scheduling_strategy"] = "SPREAD"
+            if place.device != "cpu":
+                options["num_gpus"] = min(1.0, ray.cluster_resources().get("GPU", 0.0) / gpus)
+                if options["num_gpus"] == 0.0:
+                    raise InputError(f"cluster.device: no GPU for {place.device!r}; Ray sees none")
+            actor = remote.options(**options).remote(study, run, place.device, threads)
+            self.seats.append(Seat(place, actor, asked=actor.where.remote()))
+        self.of = {worker: number for number, seat in enumerate(self.seats) for worker in seat.place.workers}
+
+    def up(self) -> int:
+        """How many are there."""
+        return sum(seat.up for seat in self.seats)
+
+    def look(self) -> list[int]:
+        """Look for those that are not there; the numbers of those that have come, over Ray."""
+        now, come = time.monotonic(), []
+        for number, seat in enumerate(self.seats):
+            if seat.up or seat.serving or now < seat.look_at:
+                continue
+            seat.look_at = now + LOOK
+            if seat.asked is None:
+                seat.asked = seat.actor.where.remote()
+            if not self._ray.wait([seat.asked], timeout=0)[0]:
+                continue
+            if self._found(number, seat):
+                come.append(number)
+        return come
+
+    def _found(self, number: int, seat: Seat) -> bool:
+        """A host has said where it is, or that it cannot be; whether it is up, over Ray."""
+        asked, seat.asked = seat.asked, None
+        try:
+            node = self._ray.get(asked)
+        except self._ray.exceptions.RayError as error:
+            self.died(number, error)
+            return False
+        if node == self._here:
+            seat.serving = True
+            seat.actor.serve.remote(self._lines.path, number)
+            return False
+        seat.up = seat.remote = True
+        return True
+
+    def arrived(self, number: int) -> None:
+        """A host of this node is on its line."""
+        seat = self.seats[number]
+        seat.up, seat.remote = True, False
+
+    def died(self, number: int, error: Exception | None = None) -> list[int]:
+        """A host is gone, or not there yet; the orders it had.
+
+        Raises:
+            NotConvergedError: It cannot be made, or keeps dying without computing anything.
+        """
+        seat = self.seats[number]
+        seat.deaths += seat.up or seat.serving
+        seat.up = seat.serving = seat.remote = False
+        seat.asked, seat.look_at = None, time.monotonic() + REST
+        if error is not None and "creation task" in str(error):
+            raise NotConvergedError(f"worker process {number} cannot start: {_last_line(error)}")
+        if seat.deaths > MOST_DEATHS:
+            raise NotConvergedError(f"worker process {number} died {seat.deaths} times without computing a gradient")
+        lost, seat.tickets = list(seat.tickets), {}
+        return lost
+
+    def hung(self, patience: float) -> list[int]:
+        """Hosts whose oldest order is more than ``patience`` seconds old."""
+        now = time.monotonic()
+        late = (n for n, seat in enumerate(self.seats) if seat.tickets and seat.up)
+        return [n for n in late if now - next(iter(self.seats[n].tickets.values())) > patience]
+
+    def kill(self, number: int) -> None:
+        """End a process; Ray starts it again."""
+        self._ray.kill(self.seats[number].actor, no_restart=False)
+
+    def close(self) -> None:
+        """End all of them."""
+        for seat in self.seats:
+            self._ray.kill(seat.actor)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,394 @@
+"""The server's side of a training run: what arrives goes to the protocol, what it says is done."""
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalewise.delays.compiled import DelayStream, encode
+from stalewise.errors import InputError, NotConvergedError
+from stalewise.protocol import (
+    Again,
+    Cancel,
+    Deliveries,
+    Drop,
+    Expire,
+    Hold,
+    Instruction,
+    Start,
+    Step,
+    Tally,
+    Train,
+    Unsent,
+)
+from stalewise.simulation.network import BLOW_UP, compensated, mean_gradient
+from stalewise.study import Study
+from stalewise.traces import TraceWriter
+from stalewise.training.checkpoint import save_checkpoint
+from stalewise.training.fleet import OK, QUIET, Fleet, Joined, Lost, Outcome
+from stalewise.training.records import Records
+from stalewise.training.sinks import Sink
+from stalewise.training.watch import Watch
+from stalewise.trajectory import settling_time
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
+
+Progress = Callable[[float, str], None]
+EVALUATION_SHARE = 0.08  # of the driver's time, at most
+MOST_REFUSED = 100  # gradients in a row, without one that could be used
+WAITS = 0.1  # at most, for something to happen [s]
+
+
+class Run:
+    """One run, from the first parameters or from a checkpoint.
+
+    Args:
+        study: What is trained.
+        network: Its network.
+        fleet: Its workers.
+        seed: Of first parameters and injected delays.
+        inject: Whether delays are drawn from the study.
+        writer: Of the trace.
+        watch: What was expected.
+        sink: Takes metrics.
+        warn: Is told what the user should know.
+    """
+
+    def __init__(
+        self, study: Study, network: "Network", fleet: Fleet, seed: int, *, inject: bool, writer: TraceWriter | None,
+        watch: Watch, sink: Sink, warn: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415  (PyTorch is an extra)
+
+        workers, service = study.workers(), study.cluster.service_law()
+        rng, other = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+        self.cycle = workers.mean_cycle
+        self.study, self.network, self.fleet, self.seed = study, network, fleet, seed
+        self.server = study.server()
+        self.records = Records()
+        self.watch = watch
+        self.ended = ""
+        self._writer, self._sink, self._warn = writer, sink, warn
+        self._delays = DelayStream(workers.encoded(), workers.count, rng) if inject else None
+        self._service = DelayStream(encode(service.components(), service.mean), 1, other) if inject else None
+        self._optimizer = Optimizer(study.schedule, network.size)
+        self._row, self.parameters = fleet.fresh()
+        self.parameters[:] = network.start(seed)
+        self._links = inject and service.mean > 0 and not self.server.rules.trains
+        self._link: deque[tuple[float, Outcome]] = deque()
+        self._link_free = 0.0
+        self._trained_at = math.inf
+        self._delivered: Deliveries[Outcome] = Deliveries()
+        self._gone: set[int] = set()
+        self._refused_in_row = 0
+        self._began = 0.0
+        self._elapsed = 0.0
+        self._unfinished: list[tuple[int, float]] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds since the run began, those before a checkpoint included."""
+        return time.monotonic() - self._began
+
+    def until_done(self, limit: float, progress: Progress | None, checkpoints: "Checkpoints | None") -> None:
+        """Drive the protocol until the target holds, the limit, or a blow-up."""
+        present = self.fleet.gather()
+        self._gone = set(range(self.study.active_workers)) - present
+        self._began = time.monotonic() - self._elapsed
+        for worker, began in self._unfinished:
+            self._write_unfinished(worker, began + self._began)
+        if not self.records.time:
+            self.records.add(0.0, self.network.loss(self.parameters), 0)
+        self._obey(self.server.begin(present), first=True)
+        cost, due = 0.0, self.now + 0.5 * self.cycle
+        while not self.ended:
+            self._next()
+            now = self.now
+            if now >= due or now >= limit:
+                started = time.monotonic()
+                self._record(now, limit, progress)
+                cost = time.monotonic() - started
+                due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
+            if checkpoints is not None:
+                checkpoints.perhaps(self)
+        self._close()
+
+    def _close(self) -> None:
+        for outcome in self._delivered.left():
+            self._write(outcome, applied=None)
+        for _, outcome in self._link:
+            self._write_unfinished(outcome.worker, outcome.began)
+        for worker, began in self.fleet.in_flight():
+            self._write_unfinished(worker, began)
+
+    def _next(self) -> None:
+        """Wait for what happens next, 0.1 s at most, and act on it."""
+        due = min(self._link[0][0] if self._link else math.inf, self._trained_at)
+        event = self.fleet.collect(timeout=min(max(due - time.monotonic(), 0.0), WAITS))
+        match event:
+            case Outcome() as outcome:
+                self._computed(outcome)
+            case Lost(worker=worker, began=began):
+                self._gone.add(worker)
+                self._write_unfinished(worker, began)
+                self._obey(self.server.lost(worker))
+            case Joined(worker=worker) if worker in self._gone:
+                self._gone.discard(worker)
+                self._obey(self.server.joined(worker))
+        now = time.monotonic()
+        while self._link and self._link[0][0] <= now:
+            self._arrive(self._link.popleft()[1])
+        if self._trained_at <= now:
+            self._trained_at = math.inf
+            self._obey(self.server.trained())
+
+    def _computed(self, outcome: Outcome) -> None:
+        """A gradient is there: it is refused, goes over the link, or has arrived."""
+        if outcome.state not in (OK, QUIET):
+            self._refuse(outcome)
+            return
+        self._refused_in_row = 0
+        if outcome.drawn is not None:
+            self.records.overran(outcome.overrun)
+            self.records.late += outcome.seconds > outcome.drawn
+        if self._links and self._service and outcome.state == OK:
+            now = time.monotonic()
+            self._link_free = max(self._link_free, now) + self._service.next(0)
+            self._link.append((self._link_free, outcome))
+        else:
+            self._arrive(outcome)
+
+    def _arrive(self, outcome: Outcome) -> None:
+        self._delivered.add(outcome.worker, outcome)
+        self._obey(self.server.finished(outcome.worker, outcome.norm if self.server.rules.trigger > 0 else None))
+
+    def _refuse(self, outcome: Outcome) -> None:
+        """A gradient that is not finite, misshapen or another run's counts as lost; its worker goes on."""
+        self.records.refused += 1
+        self._refused_in_row += 1
+        self._write_unfinished(outcome.worker, outcome.began)
+        if self._refused_in_row >= MOST_REFUSED:
+            self.ended = "diverged"
+            return
+        self._obey(self.server.lost(outcome.worker))
+        self._obey(self.server.joined(outcome.worker))
+
+    def _cancel(self, worker: int) -> float:
+        """Stop ``worker``'s gradient at work or on the link; says when it was begun."""
+        for entry in self._link:
+            if entry[1].worker == worker:
+                self._link.remove(entry)
+                return entry[1].began
+        return self.fleet.cancel(worker)
+
+    def _obey(self, instructions: list[Instruction], *, first: bool = False) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Start(worker=worker):
+                    self.fleet.dispatch(worker, self._row, self._delay(worker, first))
+                case Again(worker=worker):
+                    self.fleet.again(worker, self._delay(worker, first=False))
+                case Cancel(worker=worker):
+                    self._write_unfinished(worker, self._cancel(worker))
+                case Drop(worker=worker) | Unsent(worker=worker):
+                    self._write(self._delivered.last(worker), applied=None)
+                case Expire(worker=worker):
+                    self._write(self._delivered.oldest(worker), applied=None)
+                case Hold(worker=worker) if not self.server.rules.idles:  # who idles leaves its memory alone
+                    self._delivered.newest(worker).keep(parameters=self.study.schedule.delay_compensation > 0)
+                case Train():
+                    self._trained_at = time.monotonic() + (self._service.next(0) if self._service else 0.0)
+                case Step() as step:
+                    self._step(step)
+
+    def _step(self, step: Step) -> None:
+        taken = self._delivered.used(step)
+        now = time.monotonic()
+        gradients = []
+        strength = self.study.schedule.delay_compensation
+        for one, outcome in zip(step.gradients, taken, strict=True):
+            assert outcome.gradient is not None
+            self.records.applied(one.staleness, now - outcome.pulled)
+            self.watch.applied(one.staleness, now - outcome.pulled)
+            self._write(outcome, applied=step.version - 1, pulled=step.version - 1 - one.staleness)
+            gradients.append(compensated(outcome.gradient, outcome.parameters, self.parameters, strength))
+        mean = mean_gradient(gradients, [one.weight for one in step.gradients])
+        row, room = self.fleet.fresh()
+        self.parameters = self._optimizer.step(self.parameters, mean, out=room)
+        self.fleet.release(self._row)
+        self._row = row
+
+    def _delay(self, worker: int, first: bool) -> float | None:
+        if self._delays is None:
+            return None
+        if first and self.study.cluster.start == "staggered":
+            return self._delays.residual(worker)
+        return self._delays.next(worker)
+
+    def _write(self, outcome: Outcome, applied: int | None, pulled: int | None = None) -> None:
+        if self._writer is None:
+            return
+        self._writer.write(
+            worker=str(outcome.worker),
+            start=outcome.began - self._began,
+            end=outcome.arrived - self._began,
+            pulled_version="" if pulled is None else pulled,
+            applied_version="" if applied is None else applied,
+            compute=outcome.seconds,
+            grad_norm=outcome.norm,
+        )
+
+    def _write_unfinished(self, worker: int, began: float) -> None:
+        """A gradient that never ended: a row without an end, which `read_trace` takes for censored."""
+        if self._writer is not None:
+            self._writer.write(worker=str(worker), start=began - self._began)
+
+    def _record(self, now: float, limit: float, progress: Progress | None) -> None:
+        loss, records = self.network.loss(self.parameters), self.records
+        records.add(now, loss, self.server.version)
+        records.deaths = self.fleet.deaths
+        if not self.ended:
+            self.ended = self._why_stop(now, limit)
+        for warning in self.watch.look(now):
+            self._warn(warning)
+        self._sink(
+            self.server.version,
+            {
+                "loss": loss,
+                "updates per second": self.server.version / now,
+                "mean staleness": records.mean_staleness,
+                "workers": float(self.fleet.present),
+                "gradients lost": float(self.server.tally.lost),
+                "gradients dropped": float(self.server.tally.dropped),
+                "megabytes received": self.fleet.bytes / 1e6,
+            },
+        )
+        if progress:
+            progress(min(now / limit, 1.0), self._message(now))
+
+    def _why_stop(self, now: float, limit: float) -> str:
+        records, target = self.records, self.study.target.loss
+        if not (math.isfinite(records.loss[-1]) and records.loss[-1] < BLOW_UP * records.loss[0]):
+            return "diverged"
+        settled = settling_time(records.time, records.loss, target)
+        if settled is not None and now >= 1.3 * settled + 5 * self.cycle:
+            return "reached"
+        return "limit" if now >= limit else ""
+
+    def _message(self, now: float) -> str:
+        loss, workers = self.records.loss[-1], self.study.active_workers
+        return (
+            f"loss {loss:.4g}, {self.server.version / now:.1f} updates/s, staleness {self.records.mean_staleness:.2f}, "
+            f"{self.fleet.present}/{workers} workers{self.watch.outlook(now, loss)}"
+        )
+
+    # Checkpoints
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Everything that the rest of the run depends on but the gradients in flight, in copies."""
+        tensors, optimizer = self._optimizer.state()
+        arrays = {f"optimizer.{name}": tensor.numpy().copy() for name, tensor in tensors.items()}
+        arrays["parameters"] = self.parameters.copy()
+        streams = {}
+        for name, stream in (("delays", self._delays), ("service", self._service)):
+            if stream is not None:
+                arrays[f"{name}.cursors"], streams[name] = stream.state()
+        unfinished = [*self.fleet.in_flight(), *((one.worker, one.began) for _, one in self._link)]
+        unfinished += [(one.worker, one.began) for one in self._delivered.left()]
+        state = {
+            "study": self.study.as_dict(),
+            "seed": self.seed,
+            "elapsed": self.now,
+            "version": self.server.version,
+            "tally": asdict(self.server.tally),
+            "index": {str(worker): n for worker, n in self.fleet.index.items()},
+            "optimizer": optimizer,
+            "streams": streams,
+            "records": self.records.as_dict(),
+            "unfinished": [(worker, began - self._began) for worker, began in unfinished],
+            "trace": None if self._writer is None else self._writer.secure(),
+        }
+        return state, arrays
+
+    def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Go on from a snapshot: what was in flight there is lost, its workers begin anew."""
+        import torch  # noqa: PLC0415
+
+        if arrays["parameters"].shape != self.parameters.shape:
+            raise InputError(
+                f"--resume: the checkpoint has {arrays['parameters'].size} parameters, the network {self.network.size}"
+            )
+        self.parameters[:] = arrays["parameters"]
+        prefix = "optimizer."
+        tensors = {n.removeprefix(prefix): torch.from_numpy(a) for n, a in arrays.items() if n.startswith(prefix)}
+        self._optimizer.restore(tensors, state["optimizer"])
+        for name, stream in (("delays", self._delays), ("service", self._service)):
+            if stream is not None and name in state["streams"]:
+                stream.restore(arrays[f"{name}.cursors"], state["streams"][name])
+        self.server.resume(state["version"], Tally(**state["tally"]))
+        self.records = Records.from_dict(state["records"])
+        self._elapsed = state["elapsed"]
+        self._unfinished = [(int(worker), began) for worker, began in state["unfinished"]]
+
+
+class Checkpoints:
+    """Writes checkpoints while a run goes on, in a thread of its own.
+
+    Args:
+        folder: Where they go.
+        every: Seconds between two; longer if writing one takes more than a tenth of that.
+        warn: Is told what went wrong; the run goes on.
+    """
+
+    def __init__(self, folder: Path, every: float, warn: Callable[[str], None]) -> None:
+        self._folder, self._every, self._warn = folder, every, warn
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[float] | None = None
+        self._due = time.monotonic() + every
+        self.failed = 0
+
+    def perhaps(self, run: Run) -> None:
+        """Begin one if it is time and none is being written."""
+        now = time.monotonic()
+        if now < self._due or (self._writing is not None and not self._writing.done()):
+            return
+        cost = self._finish()
+        self._due = now + max(self._every, 10.0 * cost)
+        self._writing = self._pool.submit(self._write, run.snapshot())
+
+    def last(self, run: Run) -> None:
+        """Write one now, and wait for it."""
+        self._finish()
+        self._writing = self._pool.submit(self._write, run.snapshot())
+        self._finish()
+
+    def _write(self, snapshot: tuple[dict[str, Any], dict[str, np.ndarray]]) -> float:
+        began = time.monotonic()
+        save_checkpoint(self._folder, *snapshot)
+        return time.monotonic() - began
+
+    def _finish(self) -> float:
+        """Wait for the one being written; the seconds it took."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return 0.0
+        try:
+            return writing.result()
+        except OSError as error:
+            self.failed += 1
+            self._warn(f"a checkpoint could not be written ({error.strerror}); the one before stands, the run goes on")
+            return 0.0
+
+    def close(self) -> None:
+        """Wait for the thread."""
+        with contextlib.suppress(NotConvergedError):
+            self._finish()
+        self._pool.shutdown()
