@@ -4,6 +4,7 @@ import contextlib
 import filecmp
 import itertools
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from stalewise.errors import InputError
 from stalewise.study import Study, load_study, parse_study
-from stalewise.trajectory import Trajectory, load_trajectory, parse_trajectory, to_json, write_atomically
+from stalewise.trajectory import (
+    Trajectory,
+    load_json,
+    load_trajectory,
+    parse_trajectory,
+    to_json,
+    write_atomically,
+)
 
 STDIN = "<standard input>"  # what a lone - becomes: Cyclopts takes a dash for an option
 
@@ -48,6 +56,37 @@ def read_trajectory(path: str) -> Trajectory:
     if path == STDIN:
         return parse_trajectory(sys.stdin.read(), source="standard input")
     return load_trajectory(path)
+
+
+def read_expectation(path: Path) -> Trajectory:
+    """What `predict` said, from its answer or from a plan's."""
+    content = load_json(path, "--expect")
+    if isinstance(content, dict) and "predicted" in content:
+        content = content["predicted"]
+    return parse_trajectory(to_json(content), source=path.name)
+
+
+def warn(message: str) -> None:
+    """Tell of something while a verb goes on."""
+    print(f"stalewise: warning: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def stopped_by_signals(out: Path | None) -> Iterator[None]:
+    """SIGTERM is like Ctrl-C: what is open is closed; then it is said how to go on."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        how = f"go on with --out {out} --resume" if out is not None else "without --out nothing was kept"
+        print(f"stalewise: stopped; {how}", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

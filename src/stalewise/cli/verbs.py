@@ -6,21 +6,25 @@ from typing import Annotated, Any, Literal
 import cyclopts
 
 from stalewise.cli.shared import (
-    TRACE,
     Json,
     Out,
     Seed,
     Set,
     progress_bar,
+    read_expectation,
     read_study,
     read_trajectory,
     say,
+    stopped_by_signals,
     study_toml,
     trace_file,
+    warn,
     write_answer,
 )
+from stalewise.study import Study
 from stalewise.trajectory import Trajectory, to_json
 
+Logs = Annotated[list[Literal["tensorboard", "mlflow"]] | None, cyclopts.Parameter(name="--log", negative="")]
 Kinds = Annotated[list[Literal["workers", "spread", "threshold"]] | None, cyclopts.Parameter(name="--kind")]
 
 
@@ -213,29 +217,58 @@ def simulate(
 
 def train(
     study: str, /, *, compute: Literal["inject", "real"] = "inject", time_limit: float | None = None,
+    resume: Annotated[bool, cyclopts.Parameter(negative="")] = False, checkpoint_every: float = 60.0,
+    address: str | None = None, expect: str | None = None, log: Logs = None, patience: float | None = None,
     set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
 ) -> bool:  # fmt: skip
-    """Train for real on a local Ray.
+    """Train for real: on a local Ray, or on a cluster.
 
-    Exits with 3 if it diverges. With --out the trace of delays is written to trace.csv, which `fit` reads back.
+    Exits with 3 if it diverges. With --out the folder gets trace.csv, one row a gradient, which `fit` reads (also while
+    it grows, as trace.csv.partial), checkpoints, and the trained model's state_dict, model.safetensors. A run that was
+    stopped or killed goes on with --resume.
 
     Example: stalewise train examples/digits.toml --set schedule.learning_rate=0.03 --out runs/mine
 
     Args:
         study: Study file (TOML); - reads standard input.
-        compute: inject: sleep out delays drawn from the study's cluster; real: as fast as gradients come.
+        compute: inject: gradients count as there after delays drawn from the study's cluster; real: as fast as they
+            come, one process a worker.
         time_limit: Stop after this many seconds at the latest.
+        resume: Go on from the last checkpoint in --out.
+        checkpoint_every: Seconds between two checkpoints.
+        address: Ray cluster to join, host:port of its head or auto; a Ray of its own, on loopback, unless given.
+        expect: Answer of predict or plan to compare the run with while it goes on; predict.json or plan.json in --out,
+            if it is of the same schedule, unless given.
+        log: Hand metrics to tensorboard or mlflow, if installed (repeatable).
+        patience: Seconds after which a worker that does not answer is killed; 60, or 20 times the median gradient,
+            unless given.
     """
     from stalewise.prediction import advise
     from stalewise.training import train as run
 
     question = read_study(study, set_)
-    trace = None if out is None else out / TRACE
-    with progress_bar("train") as progress:
-        answer = run(question, seed=seed, compute=compute, time_limit=time_limit, trace_path=trace, progress=progress)
+    expected = _expected(question, expect, out)
+    with progress_bar("train") as progress, stopped_by_signals(out):
+        answer = run(
+            question, seed=seed, compute=compute, time_limit=time_limit, folder=out, resume=resume, address=address,
+            checkpoint_every=checkpoint_every, expected=expected, log=log or (), patience=patience, progress=progress,
+            warn=warn,
+        )  # fmt: skip
         answer = answer.with_note(advise(question, answer, seed=seed))
     write_answer(out, {"train.json": answer.to_json()})
     return _tell(answer, json)
+
+
+def _expected(question: Study, expect: str | None, out: Path | None) -> Trajectory | None:
+    """What a run is compared with: the file named, or what lies in its folder and is of the same schedule."""
+    if expect is not None:
+        return read_expectation(Path(expect))
+    for name in ("predict.json", "plan.json"):
+        if out is not None and (out / name).exists():
+            found = read_expectation(out / name)
+            if found.study.get("schedule") == question.as_dict().get("schedule"):
+                return found
+    return None
 
 
 def plan(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
