@@ -75,7 +75,7 @@ def chart(study: Study, kind: Kind = "workers", *, seed: int = 0, progress: Prog
     workers      active workers, learning rate                      limits of mean and mean square; decay rate
     spread       coefficient of variation of the delay, gain x mean limit of the mean, fastest gain; decay rate
                  delay, for gamma delays
-    threshold    active workers, largest staleness (drop)           largest at which the study's learning rate is stable;
+    threshold    active workers, largest staleness (drop)           largest at which the study's rate is stable;
                                                                     largest learning rate
     ============ ================================================== ====================================================
 
