@@ -159,7 +159,7 @@ def are_stable(gains: ArrayLike, delay: AbstractDelay | float) -> NDArray[np.boo
         counts_of_gains(program, flat[asked], reach, counts)
         stable[asked] = counts == 0
         for i in asked[counts < 0]:
-            stable[i] = is_stable(flat[i], delay)
+            stable[i] = is_stable(float(flat[i]), delay)
     return stable.reshape(np.shape(gains))
 
 
