@@ -1,17 +1,21 @@
 """Stability charts against limits found point by point, and followed boundaries against the closed forms."""
 
 import json
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stalewise.cli.main import run
 from stalewise.delays import Gamma, parse_delay
 from stalewise.dynamics import gain_limit, index_root, rightmost_root
 from stalewise.dynamics.boundary import decay_curve, gain_boundary, step_boundary
-from stalewise.dynamics.recursion import decay_per_update, mean_step_limit
+from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit
 from stalewise.errors import InputError
 from stalewise.prediction import chart, limit
+from stalewise.prediction.charts import _last_stable
 from stalewise.report.figures import chart_page
 from stalewise.staleness import arrivals, staleness_law
 from studies import quadratic
@@ -80,13 +84,34 @@ def test_spread_chart():
 
 
 def test_threshold_chart():
-    """Limits rise as the threshold falls; the boundary is where the study's learning rate meets them."""
-    found = chart(quadratic("gamma(1, 4)", 8, 0.3, max_staleness=8), "threshold")
+    """Limits rise as the threshold falls; the curve is the last stable threshold, found anew on both of its sides."""
+    study = quadratic("gamma(1, 4)", 8, 0.3, max_staleness=8)
+    found = chart(study, "threshold")
     limits = np.array(found.levels, float)
     assert (np.diff(limits, axis=0) < 1e-6 * limits[:-1]).all()
-    boundary = found.boundaries["learning rate 0.3 is stable below"]
+    boundary = found.boundaries["learning rate 0.3 is stable up to"]
     assert boundary[0] is None and boundary[-1] is not None
+    for workers, last in zip(found.x.values, boundary, strict=True):
+        for most, stable in ((last, True), (last and last + 1, False)) if last else ((found.y.values[-1], True),):
+            asked = study.with_cluster(workers=16).with_schedule(
+                active_workers=int(workers), max_staleness=int(most), on_stale="drop"
+            )
+            law = arrivals(asked).staleness
+            assert (mean_square_step_limit(law, mean_step_limit(law)) > 0.3) == stable
     assert found.point == (8.0, 8.0)
+    nowhere = chart(study.with_schedule(learning_rate=1.5), "threshold")
+    assert set(nowhere.boundaries["learning rate 1.5 is stable up to"]) == {0.0}
+
+
+@settings(max_examples=200, deadline=None)
+@given(last=st.integers(0, 300), guess=st.integers(1, 300), most=st.integers(1, 256))
+def test_the_last_stable_threshold(last, guess, most):
+    """From any guess, and asked of few thresholds where the guess is near."""
+    asked = []
+    found = _last_stable(lambda k: asked.append(k) or k <= last, guess, most)
+    assert found == (None if last >= most else last)
+    assert all(1 <= k <= most for k in asked)
+    assert len(asked) <= 4 + 3 * math.log2(1 + abs(min(last, most) - min(guess, most)))
 
 
 def test_charts_as_a_verb(tmp_path, capsys):

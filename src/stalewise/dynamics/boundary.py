@@ -51,7 +51,7 @@ def gain_boundary(laws: Sequence[AbstractDelay]) -> Array:
 def _corrected(law: AbstractDelay, gain: float, omega: float) -> tuple[float, float] | None:
     """Gain and frequency of the crossing near these, by Newton's method; None if it does not converge."""
     program = program_of(law, 0.0, 0.0 if is_closed(law) else REACH / law.mean)
-    stack = np.empty((len(program.codes), 2), complex)
+    stack = np.empty((len(program.rows), 2), complex)
     for _ in range(STEPS):
         s = complex(0.0, omega)
         f, slope = value(program, stack, (0.0, 1.0, 0.0, gain, 0.0), s)

@@ -1,5 +1,6 @@
 """Stability charts of a study: where training is stable, and how fast it converges there."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -74,14 +75,15 @@ def chart(study: Study, kind: Kind = "workers", *, seed: int = 0, progress: Prog
     workers      active workers, learning rate                      limits of mean and mean square; decay rate
     spread       coefficient of variation of the delay, gain x mean limit of the mean, fastest gain; decay rate
                  delay, for gamma delays
-    threshold    active workers, largest staleness (drop)           where the study's learning rate ceases to be stable;
+    threshold    active workers, largest staleness (drop)           largest at which the study's rate is stable;
                                                                     largest learning rate
     ============ ================================================== ====================================================
 
     The limits of the mean are followed from point to point (`stalewise.dynamics.boundary`). That of the mean square is
     measured in virtual time at 1, 2, 8, 32, 128 and the most workers; in between, that of the index equation is scaled
     by the ratio found there (within 2.5 % of measuring at 5, 11 and 23 workers, gamma(4) and exponential delays).
-    ``threshold`` is that of the index equation on a grid, its curve interpolated.
+    ``threshold`` is that of the index equation; its curve is followed from one number of workers to the next, and every
+    point of it is checked from both sides.
 
     Args:
         study: Its delays, spectrum, momentum; policy async unless given.
@@ -208,41 +210,56 @@ def _by_threshold(study: Study, seed: int, progress: Progress) -> Chart:
     curvature, notes = stiffest(study)
     inertia = inertia_of(study, curvature)
     workers = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= max(2 * study.active_workers, 16)]
-    thresholds = [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    thresholds = [k for k in thresholds if k <= 4 * workers[-1]]
-    limits = np.empty((len(thresholds), len(workers)))
+    thresholds = [k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k <= 4 * workers[-1]]
+
+    @functools.cache
+    def limit_at(n: int, most: int) -> float:
+        asked = _with_workers(study, n).with_schedule(max_staleness=most, on_stale="drop")
+        timing = replace(arrivals(asked, seed=seed), path=None)
+        step = step_limit(timing, inertia).mean_square
+        return learning_rate_at(step, curvature, timing, study.schedule.local_steps)
+
+    rate, boundary, last = study.schedule.learning_rate, list[float | None](), thresholds[-1]
     for i, n in enumerate(workers):
-        for j, most in enumerate(thresholds):
-            progress((i * len(thresholds) + j) / limits.size, f"{n} workers, staleness up to {most}")
-            asked = _with_workers(study, n).with_schedule(max_staleness=most, on_stale="drop")
-            timing = replace(arrivals(asked, seed=seed), path=None)
-            step = step_limit(timing, inertia).mean_square
-            limits[j, i] = learning_rate_at(step, curvature, timing, study.schedule.local_steps)
-    rate = study.schedule.learning_rate
-    boundary: list[float | None] = []
-    for i in range(len(workers)):
-        above = np.flatnonzero(limits[:, i] <= rate) if rate else np.zeros(0, int)
-        boundary.append(_between(thresholds, limits[:, i], int(above[0]), rate) if rate and len(above) else None)
+        progress(i / len(workers), f"largest staleness under {n} workers")
+        if rate:
+            found = _last_stable(lambda most, n=n: limit_at(n, most) > rate, max(last, 1), thresholds[-1])
+            boundary.append(None if found is None else float(found))
+            last = thresholds[-1] if found is None else found
+    levels: list[list[float | None]] = [[limit_at(n, most) for n in workers] for most in thresholds]
     bound = study.schedule.max_staleness
     return Chart(
         "threshold",
         Axis("active workers", "", [float(n) for n in workers]),
         Axis("largest staleness", "updates", [float(k) for k in thresholds]),
-        {f"learning rate {rate:g} is stable below": boundary} if rate else {},
+        {f"learning rate {rate:g} is stable up to": boundary} if rate else {},
         "largest stable learning rate",
-        [[float(one) for one in row] for row in limits],
+        levels,
         (float(study.active_workers), float(bound)) if bound else None,
         [
             *notes,
-            "staleness beyond is dropped; index equation with independent staleness, conservative for few workers",
+            "staleness beyond is dropped; index equation with independent staleness, conservative for few workers; "
+            "curve: the last stable threshold, the next one is not (0: not even 1 is)",
         ],
     )
 
 
-def _between(thresholds: list[int], limits: np.ndarray, above: int, rate: float) -> float:
-    """Threshold at which the limit is ``rate``, on straight lines in logarithms."""
-    if above == 0:
-        return float(thresholds[0])
-    low, high = np.log(limits[above - 1]), np.log(limits[above])
-    share = (low - math.log(rate)) / (low - high) if low != high else 0.0
-    return float(thresholds[above - 1] * (thresholds[above] / thresholds[above - 1]) ** share)
+def _last_stable(stable: Callable[[int], bool], guess: int, most: int) -> int | None:
+    """Largest threshold that is stable while the next is not; None if ``most`` is stable, 0 if 1 is not.
+
+    From a guess, that of the neighbour, by steps that double until both sides are known, then by halves.
+    """
+    at, stride = min(guess, most), 1
+    upward = stable(at)
+    while True:
+        if at == (most if upward else 1):
+            return None if upward else 0
+        beyond = min(at + stride, most) if upward else max(at - stride, 1)
+        if stable(beyond) != upward:
+            break
+        at, stride = beyond, 2 * stride
+    low, high = min(at, beyond), max(at, beyond)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return low

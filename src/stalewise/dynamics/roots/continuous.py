@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from stalewise import checks
 from stalewise.delays import AbstractDelay, Constant
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia
-from stalewise.dynamics.roots.kernel import FAR, count_right, counts_of_gains, least_gain, rightmost_of_gains
+from stalewise.dynamics.roots.kernel import count_right, counts_of_gains, least_gain, rightmost_of_gains
 from stalewise.dynamics.roots.search import Equation, Mode, Root, answered, facts_of, programs, staged
+from stalewise.dynamics.roots.verdict import counted, proven
 from stalewise.errors import InputError, NotConvergedError
 
 MOST_ROOTS = 2000
@@ -113,12 +114,21 @@ def is_stable(
         InputError: An argument is out of range.
         NotConvergedError: The transform cannot be resolved out to the roots.
     """
-    facts, equation = facts_of(_law(delay)), _equation(gain, inertia, rate)
+    facts = facts_of(_law(delay))
+    if inertia is NO_INERTIA:
+        stable = proven(facts, checks.positive("gain", gain, "1/s"))
+        if stable is not None:
+            return stable
+    equation = _equation(gain, inertia, rate)
     if facts.mean == 0.0:
         return True
-    program, reach, _ = next(programs(facts))
-    count = count_right(program, equation, 0.0, reach)
-    return count == 0 if count >= 0 else answered(facts, equation, lambda mode: mode.count(0.0) == 0)
+    if equation == (0.0, 1.0, 0.0, equation[3], 0.0):
+        stable = counted(facts, equation[3])
+    else:
+        program, reach, _ = facts.first
+        count = count_right(program, equation, 0.0, reach)
+        stable = None if count < 0 else count == 0
+    return answered(facts, equation, Mode.decays) if stable is None else stable
 
 
 def _checked(gains: ArrayLike) -> NDArray[np.float64]:
@@ -141,13 +151,15 @@ def are_stable(gains: ArrayLike, delay: AbstractDelay | float) -> NDArray[np.boo
         NotConvergedError: As `is_stable`.
     """
     facts, flat = facts_of(_law(delay)), _checked(gains)
-    counts = np.full(len(flat), FAR if facts.mean > 0.0 else 0)
-    if facts.mean > 0.0:
-        program, reach, _ = next(programs(facts))
-        counts_of_gains(program, flat, reach, counts)
-    stable = counts == 0
-    for i in np.flatnonzero(counts < 0):
-        stable[i] = is_stable(flat[i], delay)
+    stable = flat <= facts.stable
+    asked = np.flatnonzero(~stable & ((flat < facts.unstable[0]) | (flat > facts.unstable[1])))
+    if len(asked):
+        program, reach, _ = facts.first
+        counts = np.empty(len(asked), np.int64)
+        counts_of_gains(program, flat[asked], reach, counts)
+        stable[asked] = counts == 0
+        for i in asked[counts < 0]:
+            stable[i] = is_stable(float(flat[i]), delay)
     return stable.reshape(np.shape(gains))
 
 
@@ -168,7 +180,7 @@ def rightmost_roots(gains: ArrayLike, delay: AbstractDelay | float) -> NDArray[n
     facts, flat = facts_of(_law(delay)), _checked(gains)
     roots, certified = np.empty(len(flat), complex), np.zeros(len(flat), bool)
     if facts.mean > 0.0:
-        program, reach, lowest = next(programs(facts))
+        program, reach, lowest = facts.first
         rightmost_of_gains(program, flat, facts.mean, facts.square, lowest, reach, roots, certified)
     for i in np.flatnonzero(~certified):
         found = rightmost_root(flat[i], delay).value

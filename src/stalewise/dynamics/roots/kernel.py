@@ -1,18 +1,20 @@
 r"""Roots of :math:`f(s) = p(s) + q(s)\varphi(s)` in compiled code.
 
 Everything rests on one bound: right of a line :math:`\Re s = \sigma` the transform and its derivative are at most
-:math:`\varphi(\sigma)` and :math:`-\varphi'(\sigma)`, so that roots lie where :math:`|p| \le |q|\varphi(\sigma)` and
-:math:`|f'|` has a bound K. A march along a line with steps of 0.85 \|f\|/K turns f by less than 60 degrees a step:
-the turns add up without ambiguity, and the argument principle counts the roots.
+:math:`\varphi(\sigma)` and :math:`-\varphi'(\sigma)`, and less far up where the law is smooth (`bounds`), so that roots
+lie where :math:`|p| \le |q|B` and :math:`|f'|` has a bound K. A march up the line with steps of 0.85 \|f\|/K turns f by
+less than 60 degrees a step: the turns add up without ambiguity, and the argument principle counts the roots.
 """
 
 import numpy as np
 from numba import njit
 
-from stalewise.dynamics.roots.transform import transform
+from stalewise.dynamics.roots.transform import bounds, transform
 
 TURN = 0.85
-MOST_STEPS = 200_000
+MOST_STEPS, MOST_WORK = 2_000_000, 2e8  # steps of a march, and steps times nodes
+RENEWED = 1.5  # how much farther up bounds are asked anew
+MOST_CLEAR = 20_000
 LOST, FAR = -1, -2  # a count that failed: the line runs through a root; the program's reach is too short
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -46,13 +48,6 @@ def newton(program, stack, equation, s, size):  # pragma: no cover
 
 
 @_compiled
-def _at_real(program, stack, sigma):  # pragma: no cover
-    """Transform and minus its derivative at a real point."""
-    phi, slope = transform(program, stack, complex(sigma, 0.0))
-    return phi.real, max(-slope.real, 0.0)
-
-
-@_compiled
 def reach_of(equation, phi):  # pragma: no cover
     """Roots where the transform is at most ``phi`` lie within this distance of 0."""
     p0, p1, p2, q0, q1 = equation
@@ -71,22 +66,56 @@ def _steepness(equation, phi, slope, size):  # pragma: no cover
 
 
 @_compiled
+def height_of(program, stack, equation, sigma, top, farthest):  # pragma: no cover
+    r"""A height above which f has no root right of sigma, ``top`` where none is known.
+
+    With :math:`f = p_0 + p_1 s + q_0\varphi` and p_0, p_1 >= 0: :math:`|p| \ge p_1 \Im s`, which grows, and
+    :math:`|q_0\varphi| \le |q_0|B(\sigma, \Im s)`, which falls. So where the first is larger at a height, it is larger
+    everywhere above it and right of sigma. Heights are halved while that is so.
+    """
+    _, p1, p2, q0, q1 = equation
+    if p2 != 0.0 or q1 != 0.0:
+        return top
+    height = top
+    if np.hypot(height, sigma) > farthest:
+        height = 0.98 * np.sqrt(max(farthest * farthest - sigma * sigma, 0.0))
+    if not p1 * height > 1.02 * abs(q0) * bounds(program, stack, sigma, height)[0]:
+        return top
+    while p1 * 0.5 * height > 1.02 * abs(q0) * bounds(program, stack, sigma, 0.5 * height)[0]:
+        height *= 0.5
+    return height
+
+
+@_compiled
+def _most_steps(program):  # pragma: no cover
+    """How many steps a march may take."""
+    return min(MOST_STEPS, int(MOST_WORK / (program.rules.shape[1] + 1)) + 1000)
+
+
+@_compiled
 def count_right(program, equation, sigma, farthest):  # pragma: no cover
     """Roots with real part above sigma, those below the axis too; `LOST` or `FAR` if it cannot tell.
 
     ``farthest``: the program is good so far from 0 [1/s].
     """
-    stack = np.empty((len(program.codes), 2), np.complex128)
+    stack = np.empty((len(program.rows), 2), np.complex128)
     p0, p1, p2, _, q1 = equation
-    phi, slope = _at_real(program, stack, sigma)
+    phi, slope = bounds(program, stack, sigma, 0.0)
     top = 1.02 * reach_of(equation, phi)
+    renew = np.inf
+    if top < 1e300 and sigma < top and top * slope > 16.0 * phi:  # far up: there it pays to look how f falls
+        top = height_of(program, stack, equation, sigma, top, farthest)
+        renew = 2.0 * phi / slope
     if not top < 1e300 or np.hypot(top, sigma) > farthest:
         return FAR
-    if sigma >= top:
+    if sigma >= top and renew == np.inf:
         return 0
     before, _ = value(program, stack, equation, complex(sigma, 0.0))
     at = turned = 0.0
-    for _ in range(MOST_STEPS):
+    for _ in range(_most_steps(program)):
+        if at > renew:
+            phi, slope = bounds(program, stack, sigma, at)
+            renew = RENEWED * at
         step = TURN * abs(before) / _steepness(equation, phi, slope, np.hypot(sigma, at))
         if p2 != 0.0 or q1 != 0.0:
             step = TURN * abs(before) / _steepness(equation, phi, slope, np.hypot(sigma, at + step))
@@ -110,18 +139,50 @@ def count_right(program, equation, sigma, farthest):  # pragma: no cover
 
 
 @_compiled
+def clear(program, low, high, farthest):  # pragma: no cover
+    r"""Whether :math:`i\omega + a\varphi(i\omega)` is nowhere 0 for any gain a from ``low`` > 0 to ``high``.
+
+    Then as many roots lie right of the axis for each of them: roots move with the gain, and would have to cross it.
+    f is linear in a, so that its least size over these gains is the distance of :math:`-i\omega` from a segment; and
+    :math:`|df/d\omega| \le 1 + a\,|\varphi'| \le 1 +` ``high`` x bound: no zero within the distance over that. Above
+    ``high`` :math:`|i\omega| > a|\varphi|`.
+    """
+    if not high < farthest:
+        return False
+    stack = np.empty((len(program.rows), 2), np.complex128)
+    mean = bounds(program, stack, 0.0, 0.0)[1]
+    slope, renew, at = mean, 2.0 / mean, 0.0
+    for _ in range(MOST_CLEAR):
+        if at > renew:
+            slope, renew = bounds(program, stack, 0.0, at)[1], RENEWED * at
+        phi, _ = transform(program, stack, complex(0.0, at))
+        size = phi.real * phi.real + phi.imag * phi.imag
+        gain = low if size == 0.0 else min(max(-at * phi.imag / size, low), high)
+        apart = abs(complex(0.0, at) + gain * phi)
+        if apart < 1e-9 * (at + high * np.sqrt(size)):
+            return False
+        at += 0.95 * apart / (1.0 + high * slope)
+        if at > high:
+            return True
+    return False
+
+
+@_compiled
 def _turn_along(program, stack, equation, start, end, steps):  # pragma: no cover
-    """Turn of f along a segment, Re start <= Re end; NaN if it runs through a root or takes too long."""
+    """Turn of f along a segment to the right or up; NaN if it runs through a root or takes too long."""
     length = abs(end - start)
     along = (end - start) / length
     before, _ = value(program, stack, equation, start)
-    phi, slope = _at_real(program, stack, start.real)
+    phi, slope = bounds(program, stack, start.real, max(start.imag, 0.0))
     done = turned = 0.0
-    level = along.real == 0.0
+    level = along.imag == 0.0
+    renew = max(start.imag, 0.0) * RENEWED + phi / slope
     farthest = max(abs(start), abs(end))
     for _ in range(steps):
-        if not level:
-            phi, slope = _at_real(program, stack, (start + done * along).real)
+        here = start + done * along
+        if level or here.imag > renew:
+            phi, slope = bounds(program, stack, here.real, max(here.imag, 0.0))
+            renew = RENEWED * here.imag
         step = TURN * abs(before) / _steepness(equation, phi, slope, farthest)
         if not step > 1e-12 * (farthest + length):
             return np.nan
@@ -137,12 +198,12 @@ def _turn_along(program, stack, equation, start, end, steps):  # pragma: no cove
 @_compiled
 def count_in_box(program, equation, left, right, low, high):  # pragma: no cover
     """Roots in a rectangle; -1 if one lies on its edge."""
-    stack = np.empty((len(program.codes), 2), np.complex128)
+    stack = np.empty((len(program.rows), 2), np.complex128)
     a, b, c, d = complex(left, low), complex(right, low), complex(right, high), complex(left, high)
-    total = _turn_along(program, stack, equation, a, b, MOST_STEPS)
-    total += _turn_along(program, stack, equation, b, c, MOST_STEPS)
-    total -= _turn_along(program, stack, equation, d, c, MOST_STEPS)
-    total -= _turn_along(program, stack, equation, a, d, MOST_STEPS)
+    total = _turn_along(program, stack, equation, a, b, _most_steps(program))
+    total += _turn_along(program, stack, equation, b, c, _most_steps(program))
+    total -= _turn_along(program, stack, equation, d, c, _most_steps(program))
+    total -= _turn_along(program, stack, equation, a, d, _most_steps(program))
     return int(np.round(total / (2.0 * np.pi))) if np.isfinite(total) else -1
 
 
@@ -172,7 +233,7 @@ def rightmost(program, equation, mean, square, edge, farthest):  # pragma: no co
     ``mean`` and ``square`` are the delay's mean [s] and squared coefficient of variation, ``edge`` the transform's
     abscissa, ``farthest`` the program's reach. Returns root, found, count right of it (`LOST`, `FAR`), where counted.
     """
-    stack = np.empty((len(program.codes), 2), np.complex128)
+    stack = np.empty((len(program.rows), 2), np.complex128)
     p0, p1, p2, q0, _ = equation
     gain = (q0 + p0) / p1
     size = 1.0 / mean
@@ -260,7 +321,7 @@ def least_gain(program, inertia, start, finest, last, farthest):  # pragma: no c
 
     Steps turn the phase by about a seventh, but are no smaller than ``finest`` [1/s].
     """
-    stack = np.empty((len(program.codes), 2), np.complex128)
+    stack = np.empty((len(program.rows), 2), np.complex128)
     best, omega = np.inf, start
     before, speed = _balance(program, stack, inertia, omega)
     while omega < last:

@@ -5,33 +5,41 @@ Where a transform has no closed form it is resolved as far out as a question ask
 
 import cmath
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from stalewise.delays import AbstractDelay
+from stalewise.delays import AbstractDelay, Gamma
 from stalewise.dynamics.roots.kernel import (
     FAR,
     LOST,
     count_in_box,
     count_right,
+    height_of,
     newton,
     reach_of,
     rightmost,
     value,
 )
 from stalewise.dynamics.roots.rational import rational
-from stalewise.dynamics.roots.transform import Program, is_closed, program_of, transform
+from stalewise.dynamics.roots.transform import Program, is_closed, is_rising, program_of, transform
 from stalewise.errors import NotConvergedError
 
 EPSILON = 2.2e-16
+MOST_SEEN = 256
+SURE = (
+    0.5 * math.pi * (1.0 - 1e-9)
+)  # gain x mean delay up to which every law is stable (`verdict`), means being rounded
 REACH, FARTHER = 24.0, 8.0  # of a program, in 1/mean, and how it is made longer
 LEFTS = (2.5, 5.0, 10.0, 20.0, 40.0, 80.0)  # how far left it is good, in 1/mean
+LONGER = 4  # more programs where the transform ends at the axis
 CLOSE, SMALLEST_BOX = 2e-3, 1e-4  # sizes of boxes: with two roots that are solved as a pair; that are divided at all
+NARROW = 0.1  # of 1/mean: two roots in a larger box are no pair, however far out
 NEAR_EDGE = 1e-3  # of its distance from 0: nearer to the singularity no root is looked for
 NUDGES = (0.0, 1e-10, -3e-10, 1e-8, -3e-8, 1e-6)
 SHARES = (0.4871, 0.5273, 0.4412, 0.5719)  # where a box is divided
@@ -67,22 +75,53 @@ class Root:
     multiplicity: int = 1
 
 
-class Facts(NamedTuple):
-    """What is asked of a law again and again."""
+@dataclass(eq=False)
+class Facts:
+    """What is asked of a law again and again.
+
+    Attributes:
+        law: The law.
+        mean, square, edge: Its mean [s], squared coefficient of variation (100 where it is infinite) and abscissa.
+        closed: Whether its transform is a closed form.
+        rising: Whether every root on the axis moves right as the gain grows (`is_rising`).
+        stable: Gains up to this have been proven stable [1/s].
+        unstable: Gains in this range have been proven unstable [1/s].
+    """
 
     law: AbstractDelay
     mean: float
     square: float
     edge: float
     closed: bool
+    rising: bool
+    stable: float
+    unstable: tuple[float, float] = (math.inf, 0.0)
+
+    @functools.cached_property
+    def first(self) -> tuple[Program, float, float]:
+        """The first of `programs`."""
+        return next(programs(self))
 
 
 @functools.lru_cache(maxsize=1024)
-def facts_of(law: AbstractDelay) -> Facts:
-    """Mean, squared coefficient of variation (100 where it is infinite) and abscissa of a law, kept."""
+def _facts(law: AbstractDelay) -> Facts:
     variance = law.variance
     square = variance / law.mean**2 if law.mean > 0 and math.isfinite(variance) else 100.0
-    return Facts(law, law.mean, square, law.abscissa, is_closed(law))
+    stable = SURE / law.mean if law.mean > 0 else math.inf
+    return Facts(law, law.mean, square, law.abscissa, is_closed(law), is_rising(law), stable)
+
+
+_SEEN: dict[int, tuple[AbstractDelay, Facts]] = {}
+
+
+def facts_of(law: AbstractDelay) -> Facts:
+    """Facts of a law, kept: by the object itself, for to hash a law takes longer than a verdict."""
+    seen = _SEEN.get(id(law))
+    if seen is None:
+        if len(_SEEN) >= MOST_SEEN:
+            _SEEN.clear()
+        seen = _SEEN[id(law)] = (law, _facts(law))  # held, so that no other object takes its id
+    return seen[1]
 
 
 class TooFar(Exception):
@@ -91,7 +130,7 @@ class TooFar(Exception):
 
 def answered(facts: Facts, equation: Equation, ask: "Callable[[Mode], Answer]") -> Answer:
     """Ask a mode, with programs ever better until one is good far enough."""
-    for program, reach, lowest in programs(facts):
+    for program, reach, lowest in itertools.chain([facts.first], itertools.islice(programs(facts), 1, None)):
         try:
             return ask(Mode(program, equation, facts, reach, lowest))
         except TooFar:
@@ -108,7 +147,7 @@ def programs(facts: Facts) -> Iterator[tuple[Program, float, float]]:
         return
     longest = float(facts.law.tail_quantile(1e-30)) if facts.edge < 0.0 else math.inf
     reach, good = REACH / facts.mean, 0.0
-    for left in LEFTS:
+    for left in LEFTS if facts.edge < 0.0 else LEFTS + LONGER * LEFTS[-1:]:
         lowest = 0.0 if facts.edge == 0.0 else min(left / facts.mean, 600.0 / longest)
         try:
             program, good = program_of(facts.law, lowest, reach), lowest
@@ -135,7 +174,7 @@ class Mode:
 
     def value(self, s: complex) -> tuple[complex, complex]:
         """The function f and its derivative."""
-        return value(self.program, np.empty((len(self.program.codes), 2), complex), self.equation, complex(s))
+        return value(self.program, np.empty((len(self.program.rows), 2), complex), self.equation, complex(s))
 
     def count(self, sigma: float) -> int:
         """Roots right of a line, which is moved by a hair if it runs through one."""
@@ -152,9 +191,21 @@ class Mode:
             f"characteristic roots cannot be counted right of Re s = {sigma:g} 1/s under {self.facts.law}"
         )
 
+    def decays(self) -> bool:
+        """Whether no root lies right of the axis: by the rightmost if that is well right of it, else by a count."""
+        try:
+            root = self.rightmost()
+        except NotConvergedError:
+            root = None
+        if root is not None and root.certified and root.value is not None and root.value.real > CERTAIN * self.size:
+            return False
+        return self.count(0.0) == 0
+
     def rightmost(self) -> Root:
         """By a few seeds; where these fail, by boxes."""
         facts = self.facts
+        if settled_by_singularity(facts, self.equation):
+            return Root(complex(facts.edge), True, AT_EDGE)
         root, found, further, line = rightmost(
             self.program, self.equation, facts.mean, facts.square, self.lowest, self.reach
         )
@@ -226,19 +277,20 @@ class Mode:
         return high
 
     def phi(self, sigma: float) -> float:
-        """The transform at a real point; 1, which it is at most, where the program is not good."""
-        if sigma > self.reach:
-            return 1.0
-        room = np.empty((len(self.program.codes), 2), complex)
-        return float(transform(self.program, room, complex(sigma))[0].real)
+        """The transform at a real point; where the program is not good, that at its end, which is more."""
+        room = np.empty((len(self.program.rows), 2), complex)
+        return float(transform(self.program, room, complex(min(sigma, 0.98 * self.reach)))[0].real)
 
     def right_of(self, line: float) -> list[Root]:
         """All roots right of a line, from right to left, by halving boxes."""
+        right = 1.05 * self.farthest_right() + 1e-6 * self.size
         top = 1.05 * reach_of(self.equation, self.phi(line)) + 1e-6 * self.size
-        if math.hypot(top, line) > self.reach:
+        stack = np.empty((len(self.program.rows), 2), complex)
+        top = height_of(self.program, stack, self.equation, line, top, self.reach)
+        if math.hypot(top, max(right, -line)) > self.reach:
             raise TooFar
         total = self.count(line)
-        boxes, found = [(line, top, -0.0137 * (top - line) - 1e-3 * self.size, top)], list[Root]()
+        boxes, found = [(line, right, -0.0137 * (top - line) - 1e-3 * self.size, top)], list[Root]()
         while boxes:
             box = boxes.pop()
             held = self.held(box)
@@ -291,7 +343,7 @@ class Mode:
             if good and inside:
                 return [self.described(s)]
             return [self.described(middle)] if wide < 1e-12 else None
-        if held == 2 and wide < CLOSE:
+        if held == 2 and wide < CLOSE and max(right - left, high - low) < NARROW * self.size:
             return self.pair(middle)
         if wide > SMALLEST_BOX:
             return None
@@ -300,7 +352,7 @@ class Mode:
 
     def newton(self, start: complex) -> tuple[complex, bool]:
         """A root by Newton's method, and whether it converged."""
-        stack = np.empty((len(self.program.codes), 2), complex)
+        stack = np.empty((len(self.program.rows), 2), complex)
         return newton(self.program, stack, self.equation, complex(start), self.size)
 
     def pair(self, near: complex) -> list[Root] | None:
@@ -352,6 +404,23 @@ class Mode:
             return None
         condition = math.sqrt(4.0 * terms / (abs(bend) * EPSILON)) / abs(s)
         return Root(self.upper(s), True, "a double root, to rounding", condition=condition, multiplicity=2)
+
+
+def settled_by_singularity(facts: Facts, equation: Equation) -> bool:
+    r"""Whether it is proven that no root lies right of the singularity: gamma delays of shape k below 1, large gains.
+
+    With :math:`z = 1 + s\theta` roots solve :math:`(z - 1)z^k = -a\theta`. On :math:`z = iy`, y > 0, the left side has
+    the angle :math:`\pi - \arctan y + k\pi/2`, which is :math:`\pi` at :math:`y = \tan(k\pi/2)` alone, where its
+    size is :math:`c = \tan^k(k\pi/2)/\cos(k\pi/2)`; at 0 it is 0. So for :math:`a\theta > c` the number of roots with
+    Re z > 0 does not depend on the gain. For large gains
+    :math:`z \approx (a\theta)^{1/(k+1)}e^{\pm i\pi/(k+1)}`, whose real part is below 0: the number is 0.
+    """
+    law = facts.law
+    if not isinstance(law, Gamma) or not law.shape < 1.0 or equation[:3] != (0.0, 1.0, 0.0) or equation[4] != 0.0:
+        return False
+    quarter = 0.5 * math.pi * law.shape
+    least = math.tan(quarter) ** law.shape / math.cos(quarter)
+    return equation[3] * law.gamma_mean / law.shape > least * (1.0 + 1e-9)
 
 
 def staged(facts: Facts, equation: Equation) -> list[Root] | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stalewise.dynamics.sdde.normals import LANES, draw_normals, exp_minus
+from stalewise.dynamics.sdde.normals import HALF, LANES, draw_bits, draw_normals, exp_minus, normal_pair
 from stalewise.jit import lanewise, lanewise_part
 
 Array = NDArray[np.floating]
@@ -229,21 +229,31 @@ def watch_level(plan, room, row):  # pragma: no cover
 def _run_constant(plan, room, amplitude):  # pragma: no cover
     """A constant delay and additive noise, and nothing else to do: most of its time is the normals'."""
     size, slot = len(room.ring), 0
-    ring, noise, raw, state = room.ring, room.noise[0], room.raw, room.state
+    ring, raw, state = room.ring, room.raw, room.state
     w = plan.weights[len(plan.weights) - 1]
     nearer = plan.weights[0] if len(plan.weights) == 2 else 0.0  # one step later than the delay
     for interval in range(1, len(plan.saved)):
         for _ in range(plan.saved[interval] - plan.saved[interval - 1]):
-            draw_normals(state, raw, noise)
+            draw_bits(state, raw)
             after = slot + 1 if slot + 1 < size else 0
+            # the row of the longest lag is the one to be written next
             if nearer == 0.0:
-                for j in range(LANES):  # the row of the longest lag is the one to be written next
-                    ring[after, j] = ring[slot, j] - w * ring[after, j] + amplitude * noise[j]
+                for j in range(HALF):
+                    k = HALF + j
+                    one, other = normal_pair(raw[j], raw[k])
+                    ring[after, j] = ring[slot, j] - w * ring[after, j] + amplitude * one
+                    ring[after, k] = ring[slot, k] - w * ring[after, k] + amplitude * other
             else:
                 later = after + 1 if after + 1 < size else 0
-                for j in range(LANES):
-                    taken = w * ring[after, j] + nearer * ring[later, j]
-                    ring[after, j] = ring[slot, j] - taken + amplitude * noise[j]
+                for j in range(HALF):
+                    k = HALF + j
+                    one, other = normal_pair(raw[j], raw[k])
+                    taken, lost = (
+                        w * ring[after, j] + nearer * ring[later, j],
+                        w * ring[after, k] + nearer * ring[later, k],
+                    )
+                    ring[after, j] = ring[slot, j] - taken + amplitude * one
+                    ring[after, k] = ring[slot, k] - lost + amplitude * other
             slot = after
         for j in range(LANES):
             room.values[interval, j] = ring[slot, j]

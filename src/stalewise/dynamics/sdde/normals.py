@@ -40,7 +40,7 @@ def streams(seed: np.random.SeedSequence) -> np.ndarray:
 
 
 @lanewise_part
-def _draw_bits(state, raw):  # pragma: no cover
+def draw_bits(state, raw):  # pragma: no cover
     """One 64-bit number a lane, by xoshiro256++."""
     for j in range(LANES):
         s0, s1, s2, s3 = state[0, j], state[1, j], state[2, j], state[3, j]
@@ -89,28 +89,30 @@ def exp_minus(y):  # pragma: no cover
 
 
 @lanewise_part
+def normal_pair(bits, turn):  # pragma: no cover
+    """Two independent standard normals of two 64-bit draws."""
+    radius = np.sqrt(2.0 * _minus_log(2.0 - as_double((bits >> _B12) | _ONE)))
+    x = (as_double((turn >> _B12) | _ONE) - 1.5) * 1.5707963267948966
+    w = x * x
+    sine = -2.50507602534068634195e-08 + w * 1.58969099521155010221e-10
+    sine = 8.33333333332248946124e-03 + w * (-1.98412698298579493134e-04 + w * (2.75573137070700676789e-06 + w * sine))
+    sine = x + x * w * (-1.66666666666666324348e-01 + w * sine)
+    cosine = 2.08757232129817482790e-09 + w * -1.13596475577881948265e-11
+    cosine = -1.38888888888741095749e-03 + w * (
+        2.48015872894767294178e-05 + w * (-2.75573143513906633035e-07 + w * cosine)
+    )
+    cosine = 1.0 - 0.5 * w + w * w * (4.16666666666666019037e-02 + w * cosine)
+    cosine = as_double(as_bits(cosine) ^ ((turn & _B1) << _B63))
+    swap = (turn & _B2) != _NONE
+    return radius * (sine if swap else cosine), radius * (cosine if swap else sine)
+
+
+@lanewise_part
 def draw_normals(state, raw, normals):  # pragma: no cover
     """Fill ``normals`` [64] with independent standard normals; ``raw`` [64] is room for bits."""
-    _draw_bits(state, raw)
+    draw_bits(state, raw)
     for j in range(HALF):
-        turn = raw[HALF + j]
-        radius = np.sqrt(2.0 * _minus_log(2.0 - as_double((raw[j] >> _B12) | _ONE)))
-        x = (as_double((turn >> _B12) | _ONE) - 1.5) * 1.5707963267948966
-        w = x * x
-        sine = -2.50507602534068634195e-08 + w * 1.58969099521155010221e-10
-        sine = 8.33333333332248946124e-03 + w * (
-            -1.98412698298579493134e-04 + w * (2.75573137070700676789e-06 + w * sine)
-        )
-        sine = x + x * w * (-1.66666666666666324348e-01 + w * sine)
-        cosine = 2.08757232129817482790e-09 + w * -1.13596475577881948265e-11
-        cosine = -1.38888888888741095749e-03 + w * (
-            2.48015872894767294178e-05 + w * (-2.75573143513906633035e-07 + w * cosine)
-        )
-        cosine = 1.0 - 0.5 * w + w * w * (4.16666666666666019037e-02 + w * cosine)
-        cosine = as_double(as_bits(cosine) ^ ((turn & _B1) << _B63))
-        swap = (turn & _B2) != _NONE
-        normals[j] = radius * (sine if swap else cosine)
-        normals[HALF + j] = radius * (cosine if swap else sine)
+        normals[j], normals[HALF + j] = normal_pair(raw[j], raw[HALF + j])
 
 
 @lanewise
