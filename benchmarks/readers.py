@@ -47,8 +47,8 @@ def write_jsonl(path: Path, rows: int) -> None:
 
 
 def write_parquet(path: Path, rows: int) -> None:
-    import pyarrow  # noqa: PLC0415
-    from pyarrow import parquet  # noqa: PLC0415
+    import pyarrow
+    from pyarrow import parquet
 
     schema = pyarrow.schema([("worker", "string"), ("start", "float64"), ("end", "float64")])
     with parquet.ParquetWriter(path, schema) as writer:
@@ -61,7 +61,7 @@ def read(path: str, rows: int, arrow: bool) -> None:
     """In a process of its own: read, check, print."""
     if not arrow:
         sys.modules["pyarrow"] = None  # type: ignore[assignment]
-    from stalewise.traces import read_trace  # noqa: PLC0415
+    from stalewise.traces import read_trace
 
     begun = time.perf_counter()
     trace = read_trace(path)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stalewise.errors import NotConvergedError
 from stalewise.protocol import parse_compression
 from stalewise.study import Study
-from stalewise.training.host import OK, QUIET, Answer, Order
+from stalewise.training.host import OK, QUIET, Answer, Host, Order
 from stalewise.training.hosts import Hosts
 from stalewise.training.lines import Arrival, Lines
 from stalewise.training.memory import Memory, Slots
@@ -109,6 +109,7 @@ class Fleet:
         joined: Whether Ray is a cluster that was joined.
         patience: A worker that does not answer for so long is killed [s]; None: 60 s, or 20 times the median gradient.
         index: How many batches each worker has drawn so far, where a run goes on.
+        host: What runs in the processes.
 
     Attributes:
         hosts: The processes.
@@ -119,7 +120,7 @@ class Fleet:
 
     def __init__(
         self, ray: Any, study: Study, size: int, seed: int, *, real: bool, joined: bool = False,
-        patience: float | None = None, index: dict[int, int] | None = None,
+        patience: float | None = None, index: dict[int, int] | None = None, host: type[Host] = Host,
     ) -> None:  # fmt: skip
         workers = study.active_workers
         self._ray, self._seed, self._steps = ray, seed, study.schedule.local_steps
@@ -127,7 +128,7 @@ class Fleet:
         self._run = secrets.randbits(62)
         self._lines = Lines(self._run, self._memory)
         try:
-            self.hosts = Hosts(ray, study, self._run, self._lines, real=real, joined=joined)
+            self.hosts = Hosts(ray, study, self._run, self._lines, real=real, joined=joined, host=host)
         except BaseException:
             self._lines.close()
             raise

@@ -56,16 +56,19 @@ class Hosts:
         lines: How they are reached.
         real: Whether gradients take as long as they take.
         joined: Whether Ray is a cluster that others use: processes then ask for a processor each.
+        host: What runs in them.
     """
 
-    def __init__(self, ray: Any, study: Study, run: int, lines: Lines, *, real: bool, joined: bool) -> None:
+    def __init__(
+        self, ray: Any, study: Study, run: int, lines: Lines, *, real: bool, joined: bool, host: type[Host] = Host
+    ) -> None:
         self._ray, self._lines = ray, lines
         self._here = ray.get_runtime_context().get_node_id()
         cores = os.cpu_count() or 1
         processors = int(ray.cluster_resources().get("CPU", 1)) if joined else cores
         places = places_of(study, real=real, processors=max(processors, 1))
         threads = max(1, processors // len(places)) if real else 1
-        remote = ray.remote(Host)
+        remote = ray.remote(host)
         self.seats: list[Seat] = []
         gpus = sum(place.device != "cpu" for place in places)
         for place in places:
