@@ -15,10 +15,10 @@ from numba.extending import intrinsic
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
 _LANES: dict[str, Any] = {**_OPTIONS, "error_model": "numpy", "fastmath": {"contract"}}
 
-compiled = njit(**_OPTIONS)
+compiled = njit(**_OPTIONS, no_cfunc_wrapper=True)
 """Compile a loop."""
 
-inlined = njit(**_OPTIONS, forceinline=True)
+inlined = njit(**{**_OPTIONS,"cache":False}, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Compile a part of a loop into it."""
 
 lanewise = njit(**_LANES)

@@ -268,6 +268,12 @@ def draw_residual(law, cursors, worker, rng):  # pragma: no cover
     return clock
 
 
+@compiled
+def draw_one(law, cursors, worker, rng):  # pragma: no cover
+    """`draw` for Python to call."""
+    return draw(law, cursors, worker, rng)
+
+
 class DelayStream:
     """Delays of a fleet of workers, one at a time: ``stream.next(worker)`` [s]."""
 
@@ -278,7 +284,7 @@ class DelayStream:
 
     def next(self, worker: int) -> float:
         """Delay of ``worker``'s next gradient [s]."""
-        return float(draw(self._law, self._cursors, worker, self._rng))
+        return float(draw_one(self._law, self._cursors, worker, self._rng))
 
     def residual(self, worker: int) -> float:
         """Time [s] to the end of ``worker``'s first gradient when clocks are in their stationary state."""

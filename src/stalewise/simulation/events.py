@@ -17,6 +17,7 @@ from stalewise.simulation.calendar import cancel, clear, first, pop, push
 
 STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3  # what became of an arrival; STEP also logs the end of a trainer's step
 BLOW_UP = 1e12
+NEVER = 1 << 62
 TRAINER = -1  # the worker that is logged with the end of a trainer's step
 HELD = np.dtype([("read_at", "f8"), ("version", "i8"), ("loss", "f8")])
 TALLY = np.dtype(
@@ -63,7 +64,7 @@ class EncodedRules(NamedTuple):
     strict: bool = False
     waits: bool = False
     cancels: bool = False
-    drops: bool = False
+    drops_beyond: int = NEVER
     in_order: bool = False
     links: bool = False
     weight: int = 0
@@ -381,10 +382,11 @@ def _cancel_old(lists, freeing, flying, workers, calendar, oldest):  # pragma: n
     return cancelled
 
 
-def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
-    """The loop over events, compiled for rules known beforehand, or else for any.
+def _compiled_for(general: bool) -> Callable[..., int]:
+    """The loop over events, compiled for any rules, or else for `PLAIN` ones, with any bound kept by dropping.
 
-    It returns how many points of the grid it wrote, negative if the loss blew up; the rest stands in the tally.
+    A branch on ``general`` costs the plain loop no time to compile: numba leaves out what a constant rules out. It
+    returns how many points of the grid it wrote, negative if the loss blew up; the rest stands in the tally.
     """
 
     @compiled
@@ -392,19 +394,19 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
         fleet, cursors, service_cursors, workers, calendar, given, lists, position, tallies, problem, records,
         delay_rng, noise_rng,
     ):  # pragma: no cover  # fmt: skip
-        rules = given if fixed is None else fixed
+        rules = given if general else PLAIN
         tally, law, trainer = tallies[0], fleet.law, fleet.workers + 1
         limit = _blow_up_limit(problem)
-        point = version = order = flying = held = idling = events = 0
+        point = version = order = flying = held = idling = events = np.int64(0)
         now = link_free = 0.0
         began = training = False
         freeing = fleet.workers
         while True:
             # -- set to work who is free, and who waits for leave, as far as the rules allow
-            if rules.admits:
+            if general and rules.admits:
                 oldest = workers[_oldest(lists)].version if rules.strict and flying > 0 else version
                 freeing = _admitted(lists, freeing, rules, version, oldest, held + flying)
-            elif rules.lead >= 0:
+            elif general and rules.lead >= 0:
                 freeing = _not_ahead(lists, freeing, rules.lead, tally.slowest)
             for i in range(freeing):
                 worker = lists.freed[i]
@@ -415,7 +417,7 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
                     due = now + draw_residual(law, cursors, worker, delay_rng)
                 else:
                     due = now + draw(law, cursors, worker, delay_rng)
-                if rules.in_order:
+                if general and rules.in_order:
                     _take_off(lists, worker)
                 _enter(calendar, workers, worker, due, order, rules)
                 order += 1
@@ -431,44 +433,44 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
                 return point
             pop(calendar)
             fate, staleness = HOLD, version - me.version
-            stepping = rules.trains and worker == trainer
+            stepping = general and rules.trains and worker == trainer
             if stepping:
                 training = False
             else:
                 quiet, loss = _computed(position, problem, rules, me, worker, noise_rng)
-                if quiet and rules.keeps:  # go on from the parameters it has
+                if general and quiet and rules.keeps:  # go on from the parameters it has
                     tally.unsent += 1
                     _enter(calendar, workers, worker, now + draw(law, cursors, worker, delay_rng), order, rules)
                     order += 1
                     _log(records, events, now, worker, UNSENT, 0)
                     events += 1
                     continue
-                if rules.links and me.stage == 0 and not quiet:  # queue for the shared link
+                if general and rules.links and me.stage == 0 and not quiet:  # queue for the shared link
                     for mode in range(len(position.now) if rules.trigger > 0.0 else 0):
                         position.read[worker, mode] = position.gradient[mode]
                     me.stage = 1
-                    link_free = max(link_free, now) + draw(fleet.service, service_cursors, 0, delay_rng)
+                    link_free = max(link_free, now) + draw(fleet.service, service_cursors, np.int64(0), delay_rng)
                     _enter(calendar, workers, worker, link_free, order, rules)
                     order += 1
                     continue
                 flying -= 1
-                if rules.in_order:
+                if general and rules.in_order:
                     _land(lists, worker)
                 idles = False
-                if quiet:
+                if general and quiet:
                     fate, staleness = UNSENT, np.int64(0)
                     tally.unsent += 1
-                elif rules.drops and staleness > rules.bound:
+                elif staleness > given.drops_beyond:
                     fate = DROP
                     tally.dropped += 1
                 else:
                     _hold(lists, position, tally, rules, held, me, staleness, loss)
                     held += 1
-                    if rules.lead >= 0:
+                    if general and rules.lead >= 0:
                         _tick(lists, tally, worker)
                     ready = held >= rules.group and not rules.trains
                     stepping, idles = ready, rules.idles
-                    if ready and rules.waits and flying > 0:
+                    if general and ready and rules.waits and flying > 0:
                         stepping = version - workers[_oldest(lists)].version < rules.bound
                         idles = idles or not stepping
                 if idles:
@@ -481,22 +483,22 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
                 staleness = _step(lists, position, tally, rules, problem, records, taken, version, now, noise_rng)
                 version += 1
                 held -= taken
-                if rules.trains and rules.drops and held > 0 and version - tally.stalest > rules.bound:
+                if general and rules.trains and held > 0 and version - tally.stalest > rules.drops_beyond:
                     held = _fresh(lists, position, tally, held, version - rules.bound)
-                if idling > 0:
+                if general and idling > 0:
                     _free_idle(lists, freeing, idling)
                     freeing, idling = freeing + idling, 0
-                if rules.flushes:
+                if general and rules.flushes:
                     _flush(lists, calendar)
                     tally.cancelled += flying
                     flying, freeing = 0, fleet.workers
-                if rules.cancels:
+                if general and rules.cancels:
                     stopped = _cancel_old(lists, freeing, flying, workers, calendar, version - rules.bound)
                     tally.cancelled += stopped
                     flying, freeing = flying - stopped, freeing + stopped
-            if rules.trains and not training and held >= rules.group:
+            if general and rules.trains and not training and held >= rules.group:
                 training = True
-                due = now + draw(fleet.service, service_cursors, 0, delay_rng)
+                due = now + draw(fleet.service, service_cursors, np.int64(0), delay_rng)
                 _enter(calendar, workers, trainer, due, order, rules)
                 order += 1
             _log(records, events, now, TRAINER if worker == trainer else worker, fate, staleness)
@@ -505,5 +507,5 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
     return loop
 
 
-run_any = _compiled_for(None)
-run_plain = _compiled_for(PLAIN)
+run_any = _compiled_for(True)
+run_plain = _compiled_for(False)
