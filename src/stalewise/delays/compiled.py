@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from stalewise.jit import compiled, inlined
@@ -154,14 +153,22 @@ def _choose(law, at, u):  # pragma: no cover
     return row
 
 
-@njit(cache=True, nogil=True)
-def new_cursors(law, workers, rng):  # pragma: no cover
+def new_cursors(law: Encoded, workers: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """What each worker remembers for each instruction, shape (instructions, workers).
 
     Of a replay its place, at first a random one in the worker's own sequence; of regimes the one it is in, at first
     by the share of delays that fall in each.
     """
     cursors = np.zeros((len(law.kinds), workers), np.int64)
+    if np.isin(law.kinds, (Kind.REPLAY, Kind.REGIMES)).any():
+        _set_out(law, cursors, rng)
+    return cursors
+
+
+@compiled
+def _set_out(law, cursors, rng):  # pragma: no cover
+    """Where each worker begins, in place."""
+    workers = cursors.shape[1]
     for at in range(len(law.kinds)):
         if law.kinds[at] == 6:
             count = law.ranges[at, 1] - law.ranges[at, 0]
@@ -171,7 +178,6 @@ def new_cursors(law, workers, rng):  # pragma: no cover
         elif law.kinds[at] == 11:
             for worker in range(workers):
                 cursors[at, worker] = _choose(law, at, rng.random()) - law.ranges[at, 0]
-    return cursors
 
 
 @compiled
