@@ -12,8 +12,8 @@ from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
-_LANES: dict[str, Any] = {**_OPTIONS, "error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "error_model": "numpy"}
+_LANES: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract"}}
 
 compiled = njit(**_OPTIONS, no_cfunc_wrapper=True)
 """Compile a loop."""

@@ -290,13 +290,13 @@ def _add_moments_in_time(along, step, lasted, total, time, x, out):  # pragma: n
     staleness, ends, weights = along.staleness, along.ends, along.weights
     taken, carried, kept, decay = along.how
     groups, ring = len(out), len(x)
-    at, gone = 0, 0.0
+    at, gone = np.int64(0), 0.0
     while at < len(ends) and gone + time[-1] < total:
         for age in range(ring):
             x[age] = 1.0
         velocity = now = 0.0
         group = out[min(int(gone / total * groups), groups - 1)]
-        point = k = 0
+        point = k = np.int64(0)
         while point < len(time) and at < len(ends):
             pull, _ = _pulled(staleness, ends, weights, x, at, k)
             old = x[k & (ring - 1)]

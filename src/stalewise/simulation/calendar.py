@@ -100,7 +100,7 @@ def _sink(heap, size, at, due, order, worker):  # pragma: no cover
 @inlined
 def _drop_first(heap, size):  # pragma: no cover
     last = heap[size - 1]
-    _sink(heap, size - 1, 0, last.due, last.order, last.worker)
+    _sink(heap, size - 1, np.int64(0), last.due, last.order, last.worker)
 
 
 @inlined
