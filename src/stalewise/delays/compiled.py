@@ -3,7 +3,7 @@
 A law is a list of `Component`, to be added up; one may hold lists of its own, of which it chooses one. `encode` lays
 the tree out as a program that numba can walk: an instruction adds a draw to the delay, or goes to the beginning of a
 branch, and every branch but the last ends with a jump behind them all, so that no stack is needed however deep laws
-are nested. `DelayStream` is the same thing with a Python face. Both call `draw`, so the two see the same random
+are nested. `DelayStream` is the same thing with a Python face. Both draw by `draw`, so the two see the same random
 numbers in the same order.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stalewise.jit import compiled, inlined
+from stalewise.jit import called, compiled, inlined
 
 
 class Kind(enum.IntEnum):
@@ -141,7 +141,7 @@ def encode_groups(groups: list[tuple[int, tuple[Component, ...], float]]) -> Enc
     )
 
 
-@compiled
+@called
 def _choose(law, at, u):  # pragma: no cover
     """Row of the branch on which u in [0, 1) falls."""
     row = law.ranges[at, 0]
@@ -180,7 +180,7 @@ def _set_out(law, cursors, rng):  # pragma: no cover
                 cursors[at, worker] = _choose(law, at, rng.random()) - law.ranges[at, 0]
 
 
-@compiled
+@called
 def _measured(law, at, cursors, worker, rng):  # pragma: no cover
     """A delay out of a record, at random or the worker's next."""
     first = law.ranges[at, 0]
@@ -194,7 +194,7 @@ def _measured(law, at, cursors, worker, rng):  # pragma: no cover
     return value
 
 
-@compiled
+@called
 def _enter(law, at, cursors, worker, rng):  # pragma: no cover
     """Where the chosen branch begins; of regimes the worker's present one, which it may then leave."""
     first = law.ranges[at, 0]
@@ -248,7 +248,7 @@ def draw(law, cursors, worker, rng):  # pragma: no cover
     return total
 
 
-@compiled
+@called
 def draw_residual(law, cursors, worker, rng):  # pragma: no cover
     """Time [s] until ``worker`` finishes, its clock having run since long before: 20 to 21 mean cycles.
 
@@ -280,6 +280,12 @@ def draw_one(law, cursors, worker, rng):  # pragma: no cover
     return draw(law, cursors, worker, rng)
 
 
+@compiled
+def draw_first(law, cursors, worker, rng):  # pragma: no cover
+    """`draw_residual` for Python to call."""
+    return draw_residual(law, cursors, worker, rng)
+
+
 class DelayStream:
     """Delays of a fleet of workers, one at a time: ``stream.next(worker)`` [s]."""
 
@@ -294,4 +300,4 @@ class DelayStream:
 
     def residual(self, worker: int) -> float:
         """Time [s] to the end of ``worker``'s first gradient when clocks are in their stationary state."""
-        return float(draw_residual(self._law, self._cursors, worker, self._rng))
+        return float(draw_first(self._law, self._cursors, worker, self._rng))

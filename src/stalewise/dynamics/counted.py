@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.recursion import mean_square_step_limit, mean_step_limit, noise_gain
-from stalewise.jit import compiled, lanewise
+from stalewise.jit import called, compiled, lanewise
 from stalewise.staleness import Arrivals, StalenessLaw
 
 Array = NDArray[np.float64]
@@ -265,7 +265,7 @@ def _add_second_moments(along, steps, length, x, room, out):  # pragma: no cover
                 row[i] += value * value
 
 
-@compiled
+@called
 def _pulled(staleness, ends, weights, x, at, k):  # pragma: no cover
     """What the gradients of step ``at`` of the path pull at, k steps into a stretch; and the sum of squared weights."""
     begin = ends[at - 1] if at > 0 else 0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.delays.compiled import draw, draw_residual
-from stalewise.jit import compiled, inlined
+from stalewise.jit import called, compiled, inlined
 from stalewise.protocol import weigh
 from stalewise.simulation.calendar import cancel, clear, first, pop, push
 
@@ -161,7 +161,7 @@ def _leave(lists):  # pragma: no cover
     return worker
 
 
-@compiled
+@called
 def _admitted(lists, freeing, rules, version, oldest, under_way):  # pragma: no cover
     """Put who may start into ``freed``, first come first served: the rest of the line, and the freed, wait."""
     for i in range(freeing):
@@ -173,7 +173,7 @@ def _admitted(lists, freeing, rules, version, oldest, under_way):  # pragma: no 
     return freeing
 
 
-@compiled
+@called
 def _not_ahead(lists, freeing, lead, slowest):  # pragma: no cover
     """The same for a bounded lead; who waits already is looked at only when the slowest has moved."""
     asking = freeing
@@ -218,10 +218,10 @@ def _land(lists, worker):  # pragma: no cover
 
 
 @inlined
-def _enter(calendar, workers, worker, due, order, rules):  # pragma: no cover
+def _enter(calendar, workers, worker, due, order, cancels):  # pragma: no cover
     """The next of ``worker`` is due then."""
     workers[worker].due, workers[worker].order = due, order
-    push(calendar, workers, worker, rules.cancels)
+    push(calendar, workers, worker, cancels)
 
 
 @inlined
@@ -331,7 +331,7 @@ def _step(lists, position, tally, rules, problem, records, taken, version, now, 
     return staleness
 
 
-@compiled
+@called
 def _fresh(lists, position, tally, held, oldest):  # pragma: no cover
     """Throw out what is held and was read before version ``oldest``; how many stay."""
     room, kept = len(lists.held), 0
@@ -394,7 +394,7 @@ def _compiled_for(general: bool) -> Callable[..., int]:
         fleet, cursors, service_cursors, workers, calendar, given, lists, position, tallies, problem, records,
         delay_rng, noise_rng,
     ):  # pragma: no cover  # fmt: skip
-        rules = given if general else PLAIN
+        rules, cancels = (given, given.cancels) if general else (PLAIN, None)
         tally, law, trainer = tallies[0], fleet.law, fleet.workers + 1
         limit = _blow_up_limit(problem)
         point = version = order = flying = held = idling = events = np.int64(0)
@@ -419,12 +419,12 @@ def _compiled_for(general: bool) -> Callable[..., int]:
                     due = now + draw(law, cursors, worker, delay_rng)
                 if general and rules.in_order:
                     _take_off(lists, worker)
-                _enter(calendar, workers, worker, due, order, rules)
+                _enter(calendar, workers, worker, due, order, cancels)
                 order += 1
             flying += freeing
             freeing, began = 0, True
             # -- the next event
-            worker = first(calendar, workers, rules.cancels)
+            worker = first(calendar, workers, cancels)
             me = workers[worker]
             now = me.due
             point, ended = _report(records, position, problem, version, point, now, limit)
@@ -440,7 +440,7 @@ def _compiled_for(general: bool) -> Callable[..., int]:
                 quiet, loss = _computed(position, problem, rules, me, worker, noise_rng)
                 if general and quiet and rules.keeps:  # go on from the parameters it has
                     tally.unsent += 1
-                    _enter(calendar, workers, worker, now + draw(law, cursors, worker, delay_rng), order, rules)
+                    _enter(calendar, workers, worker, now + draw(law, cursors, worker, delay_rng), order, cancels)
                     order += 1
                     _log(records, events, now, worker, UNSENT, 0)
                     events += 1
@@ -450,7 +450,7 @@ def _compiled_for(general: bool) -> Callable[..., int]:
                         position.read[worker, mode] = position.gradient[mode]
                     me.stage = 1
                     link_free = max(link_free, now) + draw(fleet.service, service_cursors, np.int64(0), delay_rng)
-                    _enter(calendar, workers, worker, link_free, order, rules)
+                    _enter(calendar, workers, worker, link_free, order, cancels)
                     order += 1
                     continue
                 flying -= 1
@@ -499,7 +499,7 @@ def _compiled_for(general: bool) -> Callable[..., int]:
             if general and rules.trains and not training and held >= rules.group:
                 training = True
                 due = now + draw(fleet.service, service_cursors, np.int64(0), delay_rng)
-                _enter(calendar, workers, trainer, due, order, rules)
+                _enter(calendar, workers, trainer, due, order, cancels)
                 order += 1
             _log(records, events, now, TRAINER if worker == trainer else worker, fate, staleness)
             events += 1
