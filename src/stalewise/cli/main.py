@@ -1,7 +1,7 @@
 """``stalewise``: exit codes, one-line errors, and the list of verbs."""
 
-import os
 import gc
+import os
 import sys
 from importlib import metadata
 

@@ -124,7 +124,10 @@ def _day(calendar, due):  # pragma: no cover
 
 @inlined
 def push(calendar, fleet, worker, cancellable):  # pragma: no cover
-    """Enter ``worker``'s gradient at its ``due`` and ``order``; only if ``cancellable`` may `cancel` take it out."""
+    """Enter ``worker``'s gradient at its ``due`` and ``order``; only if ``cancellable`` may `cancel` take it out.
+
+    None, of a loop that never cancels, leaves out what that would take to compile; so in `first`.
+    """
     state = calendar.state
     due, order = fleet[worker].due, fleet[worker].order
     day = _day(calendar, due)

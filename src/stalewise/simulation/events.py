@@ -17,7 +17,7 @@ from stalewise.simulation.calendar import cancel, clear, first, pop, push
 
 STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3  # what became of an arrival; STEP also logs the end of a trainer's step
 BLOW_UP = 1e12
-NEVER = 1 << 62
+NEVER = 1 << 62  # updates, more than any staleness
 TRAINER = -1  # the worker that is logged with the end of a trainer's step
 HELD = np.dtype([("read_at", "f8"), ("version", "i8"), ("loss", "f8")])
 TALLY = np.dtype(
@@ -48,7 +48,8 @@ class EncodedRules(NamedTuple):
     """`Rules` as numbers, -1 for no bound and no lead; and what follows from them.
 
     Either may not start if a gradient could become too old (``admits``; ``strict`` if whatever the order of arrival),
-    or steps wait, or what is too old is cancelled or dropped. ``in_order``: who is in flight is linked by start.
+    or steps wait, or what is too old is cancelled or dropped, ``drops_beyond`` that staleness. ``in_order``: who is in
+    flight is linked by start.
     ``links``: gradients pass a shared link.
     """
 
@@ -72,7 +73,7 @@ class EncodedRules(NamedTuple):
     second: float = 0.0
 
 
-PLAIN = EncodedRules()  # fully asynchronous SGD with nothing to it
+PLAIN = EncodedRules()  # fully asynchronous SGD with nothing to it; the loop for it also drops
 
 
 class Lists(NamedTuple):
@@ -335,7 +336,7 @@ def _step(lists, position, tally, rules, problem, records, taken, version, now, 
 def _fresh(lists, position, tally, held, oldest):  # pragma: no cover
     """Throw out what is held and was read before version ``oldest``; how many stay."""
     room, kept = len(lists.held), 0
-    tally.stalest = 1 << 62
+    tally.stalest = NEVER
     for i in range(held):
         one, to = (tally.head + i) % room, (tally.head + kept) % room
         version = lists.held[one].version
@@ -385,8 +386,8 @@ def _cancel_old(lists, freeing, flying, workers, calendar, oldest):  # pragma: n
 def _compiled_for(general: bool) -> Callable[..., int]:
     """The loop over events, compiled for any rules, or else for `PLAIN` ones, with any bound kept by dropping.
 
-    A branch on ``general`` costs the plain loop no time to compile: numba leaves out what a constant rules out. It
-    returns how many points of the grid it wrote, negative if the loss blew up; the rest stands in the tally.
+    What stands behind ``general and`` costs the plain loop no time to compile: numba leaves out what a constant rules
+    out. It returns how many points of the grid it wrote, negative if the loss blew up; the rest stands in the tally.
     """
 
     @compiled
