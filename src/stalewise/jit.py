@@ -12,13 +12,20 @@ from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
-_LANES: dict[str, Any] = {**_OPTIONS, "error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "error_model": "numpy"}
+_LANES: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract"}}
 
-compiled = njit(**_OPTIONS)
-"""Compile a loop."""
+_PART: dict[str, Any] = {**_OPTIONS, "cache": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-inlined = njit(**_OPTIONS, forceinline=True)
+compiled = njit(**_OPTIONS, no_cfunc_wrapper=True)
+"""Compile a loop, for Python to call."""
+
+called = njit(**_PART)
+"""Compile a part of loops, as a function of its own. Python must not call it, nor one that is inlined: what it would
+go through takes as long to compile as the part, so there is none, and the process would crash.
+"""
+
+inlined = njit(**_PART, forceinline=True)
 """Compile a part of a loop into it."""
 
 lanewise = njit(**_LANES)

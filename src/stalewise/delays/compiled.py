@@ -3,7 +3,7 @@
 A law is a list of `Component`, to be added up; one may hold lists of its own, of which it chooses one. `encode` lays
 the tree out as a program that numba can walk: an instruction adds a draw to the delay, or goes to the beginning of a
 branch, and every branch but the last ends with a jump behind them all, so that no stack is needed however deep laws
-are nested. `DelayStream` is the same thing with a Python face. Both call `draw`, so the two see the same random
+are nested. `DelayStream` is the same thing with a Python face. Both draw by `draw`, so the two see the same random
 numbers in the same order.
 """
 
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from stalewise.errors import InputError
-from stalewise.jit import compiled, inlined
+from stalewise.jit import called, compiled, inlined
 
 
 class Kind(enum.IntEnum):
@@ -143,7 +142,7 @@ def encode_groups(groups: list[tuple[int, tuple[Component, ...], float]]) -> Enc
     )
 
 
-@compiled
+@called
 def _choose(law, at, u):  # pragma: no cover
     """Row of the branch on which u in [0, 1) falls."""
     row = law.ranges[at, 0]
@@ -155,14 +154,22 @@ def _choose(law, at, u):  # pragma: no cover
     return row
 
 
-@njit(cache=True, nogil=True)
-def new_cursors(law, workers, rng):  # pragma: no cover
+def new_cursors(law: Encoded, workers: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """What each worker remembers for each instruction, shape (instructions, workers).
 
     Of a replay its place, at first a random one in the worker's own sequence; of regimes the one it is in, at first
     by the share of delays that fall in each.
     """
     cursors = np.zeros((len(law.kinds), workers), np.int64)
+    if np.isin(law.kinds, (Kind.REPLAY, Kind.REGIMES)).any():
+        _set_out(law, cursors, rng)
+    return cursors
+
+
+@compiled
+def _set_out(law, cursors, rng):  # pragma: no cover
+    """Where each worker begins, in place."""
+    workers = cursors.shape[1]
     for at in range(len(law.kinds)):
         if law.kinds[at] == 6:
             count = law.ranges[at, 1] - law.ranges[at, 0]
@@ -172,10 +179,9 @@ def new_cursors(law, workers, rng):  # pragma: no cover
         elif law.kinds[at] == 11:
             for worker in range(workers):
                 cursors[at, worker] = _choose(law, at, rng.random()) - law.ranges[at, 0]
-    return cursors
 
 
-@compiled
+@called
 def _measured(law, at, cursors, worker, rng):  # pragma: no cover
     """A delay out of a record, at random or the worker's next."""
     first = law.ranges[at, 0]
@@ -189,7 +195,7 @@ def _measured(law, at, cursors, worker, rng):  # pragma: no cover
     return value
 
 
-@compiled
+@called
 def _enter(law, at, cursors, worker, rng):  # pragma: no cover
     """Where the chosen branch begins; of regimes the worker's present one, which it may then leave."""
     first = law.ranges[at, 0]
@@ -243,7 +249,7 @@ def draw(law, cursors, worker, rng):  # pragma: no cover
     return total
 
 
-@compiled
+@called
 def draw_residual(law, cursors, worker, rng):  # pragma: no cover
     """Time [s] until ``worker`` finishes, its clock having run since long before: 20 to 21 mean cycles.
 
@@ -269,6 +275,18 @@ def draw_residual(law, cursors, worker, rng):  # pragma: no cover
     return clock
 
 
+@compiled
+def draw_one(law, cursors, worker, rng):  # pragma: no cover
+    """`draw` for Python to call."""
+    return draw(law, cursors, worker, rng)
+
+
+@compiled
+def draw_first(law, cursors, worker, rng):  # pragma: no cover
+    """`draw_residual` for Python to call."""
+    return draw_residual(law, cursors, worker, rng)
+
+
 class DelayStream:
     """Delays of a fleet of workers, one at a time: ``stream.next(worker)`` [s]."""
 
@@ -279,11 +297,11 @@ class DelayStream:
 
     def next(self, worker: int) -> float:
         """Delay of ``worker``'s next gradient [s]."""
-        return float(draw(self._law, self._cursors, worker, self._rng))
+        return float(draw_one(self._law, self._cursors, worker, self._rng))
 
     def residual(self, worker: int) -> float:
         """Time [s] to the end of ``worker``'s first gradient when clocks are in their stationary state."""
-        return float(draw_residual(self._law, self._cursors, worker, self._rng))
+        return float(draw_first(self._law, self._cursors, worker, self._rng))
 
     def state(self) -> tuple[NDArray[np.int64], dict[str, Any]]:
         """What later delays depend on: cursors, and the random numbers' state."""

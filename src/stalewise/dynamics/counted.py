@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.recursion import mean_square_step_limit, mean_step_limit, noise_gain
+from stalewise.jit import called, compiled, lanewise
 from stalewise.staleness import Arrivals, StalenessLaw
 
 Array = NDArray[np.float64]
@@ -87,7 +87,7 @@ def dispersion(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Dispersion 
     limit = step * block
     normals, shares, noise = np.random.default_rng(0).standard_normal(len(along.ends)), [], 1.0
     for knot in KNOTS[:-1]:
-        seen, noise = _variance(*along, knot * step, normals, lasted)
+        seen, noise = _variance(along, knot * step, normals, lasted, np.zeros(along.ring))
         shares.append(_weight_for(knot * limit, law, how, seen / noise / block))
     # at the mean's limit by the index equation there is no pole to put: its own is kept
     shares.append(_weight_for(limit, law, how, math.inf) if limit < NEAR * mean_limit else shares[-1])
@@ -119,7 +119,7 @@ def decay_along(step: float, arrivals: Arrivals, updates: int, inertia: Inertia 
     along = along._replace(how=_numbers(inertia.filter()))
     cycles = round(LONG * ((arrivals.staleness.mean + 1.0) * arrivals.block + inertia.filter().lag))
     length = min(updates * arrivals.block, max(len(along.ends) // STRETCHES, cycles))
-    moments = _second_moments(*along, np.array([step / arrivals.block]), length, 1)[0, :: arrivals.block, 0]
+    moments = _second_moments(along, np.array([step / arrivals.block]), length, 1)[0, :: arrivals.block, 0]
     moments /= moments[0]
     if len(moments) > updates:
         return moments[: updates + 1]
@@ -139,7 +139,7 @@ def decay_in_time(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA
     along = along._replace(how=_numbers(inertia.filter()))
     cycle = ((arrivals.staleness.mean + 1.0) * arrivals.block + inertia.filter().lag) / (arrivals.rate * arrivals.block)
     time = np.linspace(0.0, TO * cycle, POINTS)
-    moments = _moments_in_time(*along, step / arrivals.block, lasted, time, GROUPS)
+    moments = _moments_in_time(along, step / arrivals.block, lasted, time, GROUPS)
     late = time >= FROM * cycle
 
     def slope(row: Array) -> float:
@@ -201,7 +201,7 @@ def _crossing(steps: Array, along: _Along, cycle: float) -> tuple[float, float]:
     0 if it grows at all of the steps, infinite if at none. Growth is the slope of the logarithm of the moment, averaged
     over a cycle, by least squares.
     """
-    moments = _second_moments(*along, steps, int((TO + 1.0) * cycle), GROUPS)
+    moments = _second_moments(along, steps, int((TO + 1.0) * cycle), GROUPS)
     window = max(round(cycle), 1)
     summed = np.cumsum(np.concatenate([moments.mean(axis=0, keepdims=True), moments]), axis=1)
     smooth = np.log(np.maximum(summed[:, window:] - summed[:, :-window], TINY))[:, int(FROM * cycle) :]
@@ -223,39 +223,49 @@ def _zero(steps: Array, growth: Array) -> float:
     return float(np.interp(0.0, growth[i - 1 : i + 1], steps[i - 1 : i + 1]))
 
 
-@njit(cache=True, nogil=True)
-def _second_moments(staleness, ends, weights, ring, how, steps, length, groups):  # pragma: no cover
+def _second_moments(along: _Along, steps: Array, length: int, groups: int) -> Array:
     """Sum of x_k^2 over stretches of the path, each begun at x = 1, shape (groups, length + 1, steps)."""
-    modes = len(steps)
-    out = np.zeros((groups, length + 1, modes))
-    x, pull, velocity = np.empty((ring, modes)), np.empty(modes), np.empty(modes)
-    taken, carried, kept, decay = how
+    out, x = np.zeros((groups, length + 1, len(steps))), np.empty((along.ring, len(steps)))
+    _add_second_moments(along, steps, length, x, np.empty((2, len(steps))), out)
+    return out
+
+
+@lanewise
+def _add_second_moments(along, steps, length, x, room, out):  # pragma: no cover
+    """`_second_moments` in the room given: a ring of values, pulls and velocities, and the sums."""
+    modes, groups, ring = len(steps), len(out), len(x)
+    staleness, ends, weights = along.staleness, along.ends, along.weights
+    taken, carried, kept, decay = along.how
+    pull, velocity = room[0], room[1]
     stretches = len(ends) // length
     for stretch in range(stretches):
         group = out[stretch * groups // stretches]
-        x[:] = 1.0
-        velocity[:] = 0.0
-        group[0] += 1.0
+        for age in range(ring):
+            for i in range(modes):
+                x[age, i] = 1.0
+        for i in range(modes):
+            velocity[i] = 0.0
+            group[0, i] += 1.0
         for k in range(length):
             at = stretch * length + k
             begin = ends[at - 1] if at > 0 else 0
-            pull[:] = 0.0
+            for i in range(modes):
+                pull[i] = 0.0
             for c in range(begin, ends[at]):
                 age = min(staleness[c], k)
-                read = x[(k - age) & (ring - 1)]
+                read, weight = x[(k - age) & (ring - 1)], weights[age] / (ends[at] - begin)
                 for i in range(modes):
-                    pull[i] += weights[age] * read[i]
+                    pull[i] += weight * read[i]
             now, new, row = x[k & (ring - 1)], x[(k + 1) & (ring - 1)], group[k + 1]
             for i in range(modes):
-                push = steps[i] * (pull[i] / (ends[at] - begin) + decay * now[i])
+                push = steps[i] * (pull[i] + decay * now[i])
                 value = min(max(now[i] - taken * push - carried * velocity[i], -HUGE), HUGE)
                 velocity[i] = min(max(kept * velocity[i] + push, -HUGE), HUGE)
                 new[i] = value
                 row[i] += value * value
-    return out
 
 
-@njit(cache=True, nogil=True)
+@called
 def _pulled(staleness, ends, weights, x, at, k):  # pragma: no cover
     """What the gradients of step ``at`` of the path pull at, k steps into a stretch; and the sum of squared weights."""
     begin = ends[at - 1] if at > 0 else 0
@@ -267,21 +277,26 @@ def _pulled(staleness, ends, weights, x, at, k):  # pragma: no cover
     return pull / (ends[at] - begin), squares / (ends[at] - begin) ** 2
 
 
-@njit(cache=True, nogil=True)
-def _moments_in_time(staleness, ends, weights, ring, how, step, lasted, time, groups):  # pragma: no cover
+def _moments_in_time(along: _Along, step: float, lasted: Array, time: Array, groups: int) -> Array:
     """Sum of x^2 at given times over stretches of the path, each begun at x = 1, shape (groups, times)."""
-    taken, carried, kept, decay = how
-    total = 0.0
-    for k in range(len(lasted)):
-        total += lasted[k]
     out = np.zeros((groups, len(time)))
-    x = np.empty(ring)
-    at, gone = 0, 0.0
+    _add_moments_in_time(along, step, lasted, lasted.sum(), time, np.empty(along.ring), out)
+    return out
+
+
+@compiled
+def _add_moments_in_time(along, step, lasted, total, time, x, out):  # pragma: no cover
+    """`_moments_in_time` in the room given: a ring of values, and the sums."""
+    staleness, ends, weights = along.staleness, along.ends, along.weights
+    taken, carried, kept, decay = along.how
+    groups, ring = len(out), len(x)
+    at, gone = np.int64(0), 0.0
     while at < len(ends) and gone + time[-1] < total:
-        x[:] = 1.0
+        for age in range(ring):
+            x[age] = 1.0
         velocity = now = 0.0
         group = out[min(int(gone / total * groups), groups - 1)]
-        point = k = 0
+        point = k = np.int64(0)
         while point < len(time) and at < len(ends):
             pull, _ = _pulled(staleness, ends, weights, x, at, k)
             old = x[k & (ring - 1)]
@@ -300,11 +315,11 @@ def _moments_in_time(staleness, ends, weights, ring, how, step, lasted, time, gr
     return out
 
 
-@njit(cache=True, nogil=True)
-def _variance(staleness, ends, weights, ring, how, step, normals, lasted):  # pragma: no cover
-    """Mean of x^2 over time in the long run, and mean noise of a step, for unit noise a gradient."""
-    x = np.zeros(ring)
-    taken, carried, kept, decay = how
+@compiled
+def _variance(along, step, normals, lasted, x):  # pragma: no cover
+    """Mean of x^2 over time in the long run, and mean noise of a step, for unit noise a gradient; ``x`` a ring of 0."""
+    staleness, ends, weights, ring = along.staleness, along.ends, along.weights, len(x)
+    taken, carried, kept, decay = along.how
     total = added = time = velocity = 0.0
     warm = len(ends) // 20
     for k in range(len(ends)):

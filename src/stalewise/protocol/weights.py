@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stalewise.jit import inlined
+from stalewise.jit import compiled
 from stalewise.protocol.choices import parse_choice
 
 _KINDS = {"constant": (), "inverse": (), "polynomial": ("p",), "hinge": ("a", "b"), "delay-adaptive": ("c",)}
 _CODES = list(_KINDS)
 
 
-@inlined
+@compiled
 def weigh(code, first, second, staleness):  # pragma: no cover
     """Weight of one gradient; see `Weight`."""
     if code == 0:

@@ -100,7 +100,7 @@ def _sink(heap, size, at, due, order, worker):  # pragma: no cover
 @inlined
 def _drop_first(heap, size):  # pragma: no cover
     last = heap[size - 1]
-    _sink(heap, size - 1, 0, last.due, last.order, last.worker)
+    _sink(heap, size - 1, np.int64(0), last.due, last.order, last.worker)
 
 
 @inlined
@@ -124,32 +124,35 @@ def _day(calendar, due):  # pragma: no cover
 
 @inlined
 def push(calendar, fleet, worker, cancellable):  # pragma: no cover
-    """Enter ``worker``'s gradient at its ``due`` and ``order``; only if ``cancellable`` may `cancel` take it out."""
+    """Enter ``worker``'s gradient at its ``due`` and ``order``; only if ``cancellable`` may `cancel` take it out.
+
+    None, of a loop that never cancels, leaves out what that would take to compile; so in `first`.
+    """
     state = calendar.state
     due, order = fleet[worker].due, fleet[worker].order
     day = _day(calendar, due)
     if day <= state[_TODAY]:
-        if state[_NEAR] == len(calendar.near):
+        if cancellable is not None and state[_NEAR] == len(calendar.near):
             state[_NEAR] = _without_cancelled(calendar.near, state[_NEAR], fleet)
         _insert(calendar.near, state[_NEAR], due, order, worker)
-        if cancellable:
+        if cancellable is not None and cancellable:
             fleet[worker].next = _IN_HEAP
         state[_NEAR] += 1
     elif day < state[_TODAY] + len(calendar.days):
         place = day & (len(calendar.days) - 1)
         head = calendar.days[place]
         fleet[worker].next = head
-        if cancellable:
+        if cancellable is not None and cancellable:
             calendar.previous[worker] = -1
             if head >= 0:
                 calendar.previous[head] = worker
         calendar.days[place] = worker
         state[_RING] += 1
     else:
-        if state[_FAR] == len(calendar.far):
+        if cancellable is not None and state[_FAR] == len(calendar.far):
             state[_FAR] = _without_cancelled(calendar.far, state[_FAR], fleet)
         _insert(calendar.far, state[_FAR], due, order, worker)
-        if cancellable:
+        if cancellable is not None and cancellable:
             fleet[worker].next = _IN_HEAP
         state[_FAR] += 1
 
@@ -175,7 +178,7 @@ def _open_next_day(calendar, fleet, cancellable):  # pragma: no cover
         size += 1
         state[_RING] -= 1
         following = fleet[worker].next
-        if cancellable:
+        if cancellable is not None and cancellable:
             fleet[worker].next = _IN_HEAP
         worker = following
     while far_day <= today:
@@ -198,7 +201,7 @@ def first(calendar, fleet, cancellable):  # pragma: no cover
             if state[_RING] + state[_FAR] == 0:
                 return -1
             _open_next_day(calendar, fleet, cancellable)
-        elif not cancellable or fleet[near[0].worker].order == near[0].order:
+        elif cancellable is None or not cancellable or fleet[near[0].worker].order == near[0].order:
             return near[0].worker
         else:
             _drop_first(near, state[_NEAR])

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.delays.compiled import draw, draw_residual
-from stalewise.jit import compiled, inlined
+from stalewise.jit import called, compiled, inlined
 from stalewise.protocol import weigh
 from stalewise.simulation.calendar import cancel, clear, first, pop, push
 
 STEP, DROP, HOLD, UNSENT = 0, 1, 2, 3  # what became of an arrival; STEP also logs the end of a trainer's step
 BLOW_UP = 1e12
+NEVER = 1 << 62  # updates, more than any staleness
 TRAINER = -1  # the worker that is logged with the end of a trainer's step
 HELD = np.dtype([("read_at", "f8"), ("version", "i8"), ("loss", "f8")])
 TALLY = np.dtype(
@@ -47,7 +48,8 @@ class EncodedRules(NamedTuple):
     """`Rules` as numbers, -1 for no bound and no lead; and what follows from them.
 
     Either may not start if a gradient could become too old (``admits``; ``strict`` if whatever the order of arrival),
-    or steps wait, or what is too old is cancelled or dropped. ``in_order``: who is in flight is linked by start.
+    or steps wait, or what is too old is cancelled or dropped, ``drops_beyond`` that staleness. ``in_order``: who is in
+    flight is linked by start.
     ``links``: gradients pass a shared link.
     """
 
@@ -63,7 +65,7 @@ class EncodedRules(NamedTuple):
     strict: bool = False
     waits: bool = False
     cancels: bool = False
-    drops: bool = False
+    drops_beyond: int = NEVER
     in_order: bool = False
     links: bool = False
     weight: int = 0
@@ -71,7 +73,7 @@ class EncodedRules(NamedTuple):
     second: float = 0.0
 
 
-PLAIN = EncodedRules()  # fully asynchronous SGD with nothing to it
+PLAIN = EncodedRules()  # fully asynchronous SGD with nothing to it; the loop for it also drops
 
 
 class Lists(NamedTuple):
@@ -160,7 +162,7 @@ def _leave(lists):  # pragma: no cover
     return worker
 
 
-@compiled
+@called
 def _admitted(lists, freeing, rules, version, oldest, under_way):  # pragma: no cover
     """Put who may start into ``freed``, first come first served: the rest of the line, and the freed, wait."""
     for i in range(freeing):
@@ -172,7 +174,7 @@ def _admitted(lists, freeing, rules, version, oldest, under_way):  # pragma: no 
     return freeing
 
 
-@compiled
+@called
 def _not_ahead(lists, freeing, lead, slowest):  # pragma: no cover
     """The same for a bounded lead; who waits already is looked at only when the slowest has moved."""
     asking = freeing
@@ -217,10 +219,10 @@ def _land(lists, worker):  # pragma: no cover
 
 
 @inlined
-def _enter(calendar, workers, worker, due, order, rules):  # pragma: no cover
+def _enter(calendar, workers, worker, due, order, cancels):  # pragma: no cover
     """The next of ``worker`` is due then."""
     workers[worker].due, workers[worker].order = due, order
-    push(calendar, workers, worker, rules.cancels)
+    push(calendar, workers, worker, cancels)
 
 
 @inlined
@@ -330,11 +332,11 @@ def _step(lists, position, tally, rules, problem, records, taken, version, now, 
     return staleness
 
 
-@compiled
+@called
 def _fresh(lists, position, tally, held, oldest):  # pragma: no cover
     """Throw out what is held and was read before version ``oldest``; how many stay."""
     room, kept = len(lists.held), 0
-    tally.stalest = 1 << 62
+    tally.stalest = NEVER
     for i in range(held):
         one, to = (tally.head + i) % room, (tally.head + kept) % room
         version = lists.held[one].version
@@ -381,10 +383,11 @@ def _cancel_old(lists, freeing, flying, workers, calendar, oldest):  # pragma: n
     return cancelled
 
 
-def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
-    """The loop over events, compiled for rules known beforehand, or else for any.
+def _compiled_for(general: bool) -> Callable[..., int]:
+    """The loop over events, compiled for any rules, or else for `PLAIN` ones, with any bound kept by dropping.
 
-    It returns how many points of the grid it wrote, negative if the loss blew up; the rest stands in the tally.
+    What stands behind ``general and`` costs the plain loop no time to compile: numba leaves out what a constant rules
+    out. It returns how many points of the grid it wrote, negative if the loss blew up; the rest stands in the tally.
     """
 
     @compiled
@@ -392,19 +395,19 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
         fleet, cursors, service_cursors, workers, calendar, given, lists, position, tallies, problem, records,
         delay_rng, noise_rng,
     ):  # pragma: no cover  # fmt: skip
-        rules = given if fixed is None else fixed
+        rules, cancels = (given, given.cancels) if general else (PLAIN, None)
         tally, law, trainer = tallies[0], fleet.law, fleet.workers + 1
         limit = _blow_up_limit(problem)
-        point = version = order = flying = held = idling = events = 0
+        point = version = order = flying = held = idling = events = np.int64(0)
         now = link_free = 0.0
         began = training = False
         freeing = fleet.workers
         while True:
             # -- set to work who is free, and who waits for leave, as far as the rules allow
-            if rules.admits:
+            if general and rules.admits:
                 oldest = workers[_oldest(lists)].version if rules.strict and flying > 0 else version
                 freeing = _admitted(lists, freeing, rules, version, oldest, held + flying)
-            elif rules.lead >= 0:
+            elif general and rules.lead >= 0:
                 freeing = _not_ahead(lists, freeing, rules.lead, tally.slowest)
             for i in range(freeing):
                 worker = lists.freed[i]
@@ -415,14 +418,14 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
                     due = now + draw_residual(law, cursors, worker, delay_rng)
                 else:
                     due = now + draw(law, cursors, worker, delay_rng)
-                if rules.in_order:
+                if general and rules.in_order:
                     _take_off(lists, worker)
-                _enter(calendar, workers, worker, due, order, rules)
+                _enter(calendar, workers, worker, due, order, cancels)
                 order += 1
             flying += freeing
             freeing, began = 0, True
             # -- the next event
-            worker = first(calendar, workers, rules.cancels)
+            worker = first(calendar, workers, cancels)
             me = workers[worker]
             now = me.due
             point, ended = _report(records, position, problem, version, point, now, limit)
@@ -431,44 +434,44 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
                 return point
             pop(calendar)
             fate, staleness = HOLD, version - me.version
-            stepping = rules.trains and worker == trainer
+            stepping = general and rules.trains and worker == trainer
             if stepping:
                 training = False
             else:
                 quiet, loss = _computed(position, problem, rules, me, worker, noise_rng)
-                if quiet and rules.keeps:  # go on from the parameters it has
+                if general and quiet and rules.keeps:  # go on from the parameters it has
                     tally.unsent += 1
-                    _enter(calendar, workers, worker, now + draw(law, cursors, worker, delay_rng), order, rules)
+                    _enter(calendar, workers, worker, now + draw(law, cursors, worker, delay_rng), order, cancels)
                     order += 1
                     _log(records, events, now, worker, UNSENT, 0)
                     events += 1
                     continue
-                if rules.links and me.stage == 0 and not quiet:  # queue for the shared link
+                if general and rules.links and me.stage == 0 and not quiet:  # queue for the shared link
                     for mode in range(len(position.now) if rules.trigger > 0.0 else 0):
                         position.read[worker, mode] = position.gradient[mode]
                     me.stage = 1
-                    link_free = max(link_free, now) + draw(fleet.service, service_cursors, 0, delay_rng)
-                    _enter(calendar, workers, worker, link_free, order, rules)
+                    link_free = max(link_free, now) + draw(fleet.service, service_cursors, np.int64(0), delay_rng)
+                    _enter(calendar, workers, worker, link_free, order, cancels)
                     order += 1
                     continue
                 flying -= 1
-                if rules.in_order:
+                if general and rules.in_order:
                     _land(lists, worker)
                 idles = False
-                if quiet:
+                if general and quiet:
                     fate, staleness = UNSENT, np.int64(0)
                     tally.unsent += 1
-                elif rules.drops and staleness > rules.bound:
+                elif staleness > given.drops_beyond:
                     fate = DROP
                     tally.dropped += 1
                 else:
                     _hold(lists, position, tally, rules, held, me, staleness, loss)
                     held += 1
-                    if rules.lead >= 0:
+                    if general and rules.lead >= 0:
                         _tick(lists, tally, worker)
                     ready = held >= rules.group and not rules.trains
                     stepping, idles = ready, rules.idles
-                    if ready and rules.waits and flying > 0:
+                    if general and ready and rules.waits and flying > 0:
                         stepping = version - workers[_oldest(lists)].version < rules.bound
                         idles = idles or not stepping
                 if idles:
@@ -481,23 +484,23 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
                 staleness = _step(lists, position, tally, rules, problem, records, taken, version, now, noise_rng)
                 version += 1
                 held -= taken
-                if rules.trains and rules.drops and held > 0 and version - tally.stalest > rules.bound:
+                if general and rules.trains and held > 0 and version - tally.stalest > rules.drops_beyond:
                     held = _fresh(lists, position, tally, held, version - rules.bound)
-                if idling > 0:
+                if general and idling > 0:
                     _free_idle(lists, freeing, idling)
                     freeing, idling = freeing + idling, 0
-                if rules.flushes:
+                if general and rules.flushes:
                     _flush(lists, calendar)
                     tally.cancelled += flying
                     flying, freeing = 0, fleet.workers
-                if rules.cancels:
+                if general and rules.cancels:
                     stopped = _cancel_old(lists, freeing, flying, workers, calendar, version - rules.bound)
                     tally.cancelled += stopped
                     flying, freeing = flying - stopped, freeing + stopped
-            if rules.trains and not training and held >= rules.group:
+            if general and rules.trains and not training and held >= rules.group:
                 training = True
-                due = now + draw(fleet.service, service_cursors, 0, delay_rng)
-                _enter(calendar, workers, trainer, due, order, rules)
+                due = now + draw(fleet.service, service_cursors, np.int64(0), delay_rng)
+                _enter(calendar, workers, trainer, due, order, cancels)
                 order += 1
             _log(records, events, now, TRAINER if worker == trainer else worker, fate, staleness)
             events += 1
@@ -505,5 +508,5 @@ def _compiled_for(fixed: EncodedRules | None) -> Callable[..., int]:
     return loop
 
 
-run_any = _compiled_for(None)
-run_plain = _compiled_for(PLAIN)
+run_any = _compiled_for(True)
+run_plain = _compiled_for(False)

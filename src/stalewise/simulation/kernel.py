@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stalewise.delays.compiled import Encoded, new_cursors
 from stalewise.protocol import Rules
 from stalewise.simulation.calendar import WORKER, new_calendar
-from stalewise.simulation.events import HELD, PLAIN, TALLY, EncodedRules, Lists, Position, run_any, run_plain
+from stalewise.simulation.events import HELD, NEVER, PLAIN, TALLY, EncodedRules, Lists, Position, run_any, run_plain
 
 Array = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ def _encoded(rules: Rules, serves: bool) -> EncodedRules:
         strict=strict,
         waits=waits,
         cancels=cancels,
-        drops=bounded and rules.on_stale == "drop",
+        drops_beyond=rules.max_staleness if bounded and rules.on_stale == "drop" else NEVER,
         in_order=rules.flushes or strict or waits or cancels,
         links=serves and not rules.trains,
         weight=rules.weight.code,
@@ -145,7 +145,7 @@ def run(
     tally = np.zeros(1, TALLY)
     tally["at_slowest"] = workers
     cursors = new_cursors(fleet.law, workers, delay_rng)
-    point = (run_plain if encoded == PLAIN else run_any)(
+    point = (run_plain if encoded._replace(bound=-1, drops_beyond=NEVER) == PLAIN else run_any)(
         fleet, cursors, new_cursors(fleet.service, 1, delay_rng), np.zeros(workers + 2, WORKER),
         new_calendar(workers + 1, fleet.mean_cycle, encoded.cancels), encoded, lists, position, tally, problem, records,
         delay_rng, noise_rng,

@@ -47,7 +47,12 @@ def recorded_path(study: Study, gradients: int, share_applied: float, rate: floa
     rngs = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
     counts = run(fleet, study.rules(), NOTHING, records, *rngs)
     log = log[: min(counts.events, rows)]
-    log = log[(log[:, 0] > warm) & ((log[:, 2] == STEP) | (log[:, 2] == HOLD))]
-    steps = np.flatnonzero(log[:, 2] == STEP)
+    log = log[np.searchsorted(log[:, 0], warm, side="right") :]
+    stepped = log[:, 2] == STEP
+    taken = np.cumsum(stepped | (log[:, 2] == HOLD))
+    steps = np.flatnonzero(stepped)
     first, last = steps[0] + 1, steps[-1] + 1  # whole steps only
-    return Path(log[first:last, 3].astype(np.int32), steps[1:] + 1 - first, log[steps[1:], 0])
+    ends, staleness = taken[steps[1:]] - taken[steps[0]], log[first:last, 3]
+    if len(staleness) > ends[-1]:
+        staleness = staleness[np.diff(taken[first - 1 : last]) > 0]
+    return Path(staleness.astype(np.int32), ends, log[steps[1:], 0])

@@ -1,7 +1,6 @@
 r"""Staleness under a bound: what is dropped on arrival, or stopped as soon as it is too old."""
 
 import functools
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -162,14 +161,16 @@ def _counts(worker: _Worker, step: float) -> Array:
         """Density x step of the time to the end of the cycle under way."""
         return (np.cumsum(weights[::-1])[::-1] - 0.5 * weights + beyond) * (step / worker.cycle)
 
-    def from_now(density: Array, chance: Array) -> Array:
-        whole = signal.fftconvolve(density, chance)[:points]
-        return whole - 0.5 * density[0] * chance - 0.5 * density * chance[0]
+    def from_now(density: Array, chances: Array) -> Array:
+        whole = signal.fftconvolve(density[None], chances, axes=1)[:, :points]
+        return whole - 0.5 * density[0] * chances - 0.5 * density * chances[:, :1]
 
     good, bad = until(accepted, 0.0), until(rejected, max(1.0 - float((accepted + rejected).sum()), 0.0))
     both = good + bad
     still = 1.0 - np.concatenate([[0.0], np.cumsum(0.5 * (both[1:] + both[:-1]))])
-    columns = [still + from_now(bad, fresh[0])]
-    columns += [from_now(bad, b) + from_now(good, a) for a, b in itertools.pairwise(fresh)]
-    table = np.clip(np.array(columns).T, 0.0, 1.0)
+    counted = np.array(fresh)
+    columns = from_now(bad, counted)
+    columns[0] += still
+    columns[1:] += from_now(good, counted[:-1])
+    table = np.clip(columns.T, 0.0, 1.0)
     return table / table.sum(axis=1, keepdims=True)

@@ -88,7 +88,8 @@ def _transforms(terms: Terms):
         part = slice(start, start + BLOCK)
         transform = np.ones((len(mean[part]), len(z)), complex)
         for (table, copies), power in zip(terms, powers, strict=True):
-            transform *= (table[part] @ power) ** copies
+            real, imaginary = table[part] @ power.real, table[part] @ power.imag  # NumPy would make the table complex
+            transform *= (real + 1j * imaginary) ** copies
         yield part, transform, size
 
 

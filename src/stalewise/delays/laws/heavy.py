@@ -75,7 +75,8 @@ class Lognormal(AbstractContinuous):
         """Median delay [s]."""
         return self.lognormal_mean / math.sqrt(1.0 + self.lognormal_cv**2)
 
-    @functools.cached_property
+    @property
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
     def frozen(self) -> "stats.distributions.rv_frozen":
         return stats.lognorm(self.sigma, scale=self.median)
 
@@ -144,7 +145,8 @@ class Pareto(AbstractContinuous):
         """Smallest delay [s]."""
         return self.pareto_mean * (self.shape - 1.0) / self.shape
 
-    @functools.cached_property
+    @property
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
     def frozen(self) -> "stats.distributions.rv_frozen":
         return stats.pareto(self.shape, scale=self.scale)
 
@@ -224,7 +226,8 @@ class Weibull(AbstractContinuous):
         """Delay that 37 % exceed [s]: mean/Gamma(1 + 1/k)."""
         return float(self.weibull_mean * np.exp(-special.gammaln(1.0 + 1.0 / self.shape)))
 
-    @functools.cached_property
+    @property
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
     def frozen(self) -> "stats.distributions.rv_frozen":
         return stats.weibull_min(self.shape, scale=self.scale)
 

@@ -30,7 +30,8 @@ class ShiftedExponential(AbstractContinuous):
             return f"exponential(mean={number(self.exponential_mean)})"
         return f"shifted_exponential(shift={number(self.shift)}, mean={number(self.exponential_mean)})"
 
-    @functools.cached_property
+    @property
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
     def frozen(self) -> "stats.distributions.rv_frozen":
         return stats.expon(self.shift, self.exponential_mean)
 
@@ -74,7 +75,8 @@ class Gamma(AbstractContinuous):
     def __str__(self) -> str:
         return f"gamma(mean={number(self.gamma_mean)}, shape={number(self.shape)})"
 
-    @functools.cached_property
+    @property
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
     def frozen(self) -> "stats.distributions.rv_frozen":
         return stats.gamma(self.shape, scale=self.gamma_mean / self.shape)
 
@@ -115,7 +117,8 @@ class Uniform(AbstractContinuous):
     def __str__(self) -> str:
         return f"uniform(low={number(self.low)}, high={number(self.high)})"
 
-    @functools.cached_property
+    @property
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
     def frozen(self) -> "stats.distributions.rv_frozen":
         return stats.uniform(self.low, self.high - self.low)
 
@@ -165,7 +168,8 @@ class Normal(AbstractContinuous):
         alpha = self._alpha
         return math.exp(-0.5 * alpha * alpha) / (math.sqrt(2.0 * math.pi) * float(special.ndtr(alpha)))
 
-    @functools.cached_property
+    @property
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
     def frozen(self) -> "stats.distributions.rv_frozen":
         return stats.truncnorm(-self._alpha, math.inf, self.center, self.spread)
 
