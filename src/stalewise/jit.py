@@ -20,7 +20,7 @@ _PART: dict[str, Any] = {**_OPTIONS, "cache": False, "no_cpython_wrapper": True,
 compiled = njit(**_OPTIONS, no_cfunc_wrapper=True)
 """Compile a loop, for Python to call."""
 
-called = njit(**_PART)
+called: Any = njit(**_PART)  # pyright: ignore[reportCallIssue]
 """Compile a part of loops, as a function of its own. Python must not call it, nor one that is inlined: what it would
 go through takes as long to compile as the part, so there is none, and the process would crash.
 """

@@ -86,12 +86,13 @@ class Records(NamedTuple):
 
 def _encoded(rules: Rules, serves: bool) -> EncodedRules:
     bounded = rules.max_staleness is not None
+    bound = -1 if rules.max_staleness is None else rules.max_staleness
     strict, waits, cancels = (bounded and rules.on_stale == mode for mode in ("admit", "wait", "cancel"))
     return EncodedRules(
         group=rules.group,
         idles=rules.idles,
         flushes=rules.flushes,
-        bound=-1 if rules.max_staleness is None else rules.max_staleness,
+        bound=bound,
         lead=-1 if rules.lead is None else rules.lead,
         trigger=float(rules.trigger),
         keeps=rules.on_quiet == "keep",
@@ -100,7 +101,7 @@ def _encoded(rules: Rules, serves: bool) -> EncodedRules:
         strict=strict,
         waits=waits,
         cancels=cancels,
-        drops_beyond=rules.max_staleness if bounded and rules.on_stale == "drop" else NEVER,
+        drops_beyond=bound if bounded and rules.on_stale == "drop" else NEVER,
         in_order=rules.flushes or strict or waits or cancels,
         links=serves and not rules.trains,
         weight=rules.weight.code,

@@ -30,6 +30,12 @@ def number(value: float) -> str:
     return short if float(short) == value else repr(float(value))
 
 
+@functools.lru_cache(maxsize=512)
+def freeze(name: str, *arguments: float, **scale: float) -> "stats.distributions.rv_frozen":
+    """SciPy's distribution of this name; kept, for it takes 5 ms to make one."""
+    return getattr(stats, name)(*arguments, **scale)
+
+
 class AbstractDelay(ABC):
     """The law of one delay [s]. Frozen; ``str(law)`` is the text `parse_delay` reads."""
 

@@ -14,7 +14,7 @@ from scipy import special, stats
 
 from stalewise import checks
 from stalewise.delays.compiled import Component, Kind
-from stalewise.delays.laws.base import AbstractContinuous, Array, Complex, number
+from stalewise.delays.laws.base import AbstractContinuous, Array, Complex, freeze, number
 from stalewise.errors import InputError
 
 _BLOCK = 1 << 20  # integrand values held at once
@@ -75,10 +75,9 @@ class Lognormal(AbstractContinuous):
         """Median delay [s]."""
         return self.lognormal_mean / math.sqrt(1.0 + self.lognormal_cv**2)
 
-    @property
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
+    @functools.cached_property
     def frozen(self) -> "stats.distributions.rv_frozen":
-        return stats.lognorm(self.sigma, scale=self.median)
+        return freeze("lognorm", self.sigma, scale=self.median)
 
     @property
     def abscissa(self) -> float:
@@ -145,10 +144,9 @@ class Pareto(AbstractContinuous):
         """Smallest delay [s]."""
         return self.pareto_mean * (self.shape - 1.0) / self.shape
 
-    @property
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
+    @functools.cached_property
     def frozen(self) -> "stats.distributions.rv_frozen":
-        return stats.pareto(self.shape, scale=self.scale)
+        return freeze("pareto", self.shape, scale=self.scale)
 
     @property
     def mean(self) -> float:
@@ -226,10 +224,9 @@ class Weibull(AbstractContinuous):
         """Delay that 37 % exceed [s]: mean/Gamma(1 + 1/k)."""
         return float(self.weibull_mean * np.exp(-special.gammaln(1.0 + 1.0 / self.shape)))
 
-    @property
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
+    @functools.cached_property
     def frozen(self) -> "stats.distributions.rv_frozen":
-        return stats.weibull_min(self.shape, scale=self.scale)
+        return freeze("weibull_min", self.shape, scale=self.scale)
 
     @property
     def mean(self) -> float:

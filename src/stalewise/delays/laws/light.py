@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from stalewise import checks
 from stalewise.delays.compiled import Component, Kind
-from stalewise.delays.laws.base import AbstractContinuous, Array, Complex, number
+from stalewise.delays.laws.base import AbstractContinuous, Array, Complex, freeze, number
 from stalewise.errors import InputError
 
 
@@ -30,10 +30,9 @@ class ShiftedExponential(AbstractContinuous):
             return f"exponential(mean={number(self.exponential_mean)})"
         return f"shifted_exponential(shift={number(self.shift)}, mean={number(self.exponential_mean)})"
 
-    @property
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
+    @functools.cached_property
     def frozen(self) -> "stats.distributions.rv_frozen":
-        return stats.expon(self.shift, self.exponential_mean)
+        return freeze("expon", self.shift, self.exponential_mean)
 
     @property
     def abscissa(self) -> float:
@@ -75,10 +74,9 @@ class Gamma(AbstractContinuous):
     def __str__(self) -> str:
         return f"gamma(mean={number(self.gamma_mean)}, shape={number(self.shape)})"
 
-    @property
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
+    @functools.cached_property
     def frozen(self) -> "stats.distributions.rv_frozen":
-        return stats.gamma(self.shape, scale=self.gamma_mean / self.shape)
+        return freeze("gamma", self.shape, scale=self.gamma_mean / self.shape)
 
     @property
     def abscissa(self) -> float:
@@ -117,10 +115,9 @@ class Uniform(AbstractContinuous):
     def __str__(self) -> str:
         return f"uniform(low={number(self.low)}, high={number(self.high)})"
 
-    @property
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
+    @functools.cached_property
     def frozen(self) -> "stats.distributions.rv_frozen":
-        return stats.uniform(self.low, self.high - self.low)
+        return freeze("uniform", self.low, self.high - self.low)
 
     def excess(self, t: ArrayLike) -> Array:
         t = np.asarray(t, float)
@@ -168,10 +165,9 @@ class Normal(AbstractContinuous):
         alpha = self._alpha
         return math.exp(-0.5 * alpha * alpha) / (math.sqrt(2.0 * math.pi) * float(special.ndtr(alpha)))
 
-    @property
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - of equal laws one is enough, SciPy takes 5 ms to freeze it
+    @functools.cached_property
     def frozen(self) -> "stats.distributions.rv_frozen":
-        return stats.truncnorm(-self._alpha, math.inf, self.center, self.spread)
+        return freeze("truncnorm", -self._alpha, math.inf, self.center, self.spread)
 
     @property
     def mean(self) -> float:
