@@ -12,28 +12,29 @@ from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+_njit: Any = njit  # its stubs know few of its options
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "error_model": "numpy"}
 _LANES: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract"}}
 
 _PART: dict[str, Any] = {**_OPTIONS, "cache": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-compiled = njit(**_OPTIONS, no_cfunc_wrapper=True)
+compiled = _njit(**_OPTIONS, no_cfunc_wrapper=True)
 """Compile a loop, for Python to call."""
 
-called: Any = njit(**_PART)  # pyright: ignore[reportCallIssue]
+called = _njit(**_PART)
 """Compile a part of loops, as a function of its own. Python must not call it, nor one that is inlined: what it would
 go through takes as long to compile as the part, so there is none, and the process would crash.
 """
 
-inlined = njit(**_PART, forceinline=True)
+inlined = _njit(**_PART, forceinline=True)
 """Compile a part of a loop into it."""
 
-lanewise = njit(**_LANES)
+lanewise = _njit(**_LANES)
 """Compile a loop over lanes of equal work so that it becomes vector instructions: products and sums may fuse (the last
 digits then differ between processors), and dividing by zero raises nothing, for a branch would forbid it.
 """
 
-lanewise_part = njit(**_LANES, forceinline=True)
+lanewise_part = _njit(**_LANES, forceinline=True)
 """The same for a part of such a loop."""
 
 

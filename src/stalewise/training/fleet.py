@@ -1,6 +1,7 @@
 """Logical workers on worker processes: hand out work, collect what is done, notice who died."""
 
 import heapq
+import os
 import secrets
 import statistics
 import time
@@ -135,6 +136,8 @@ class Fleet:
         self._compression = parse_compression(study.schedule.compression)
         self._unpack = _unpacker(study, size)
         self._patience = patience
+        mode = os.environ.get("RAY_AUTH_MODE", "disabled")
+        self._hint = f"; does the cluster have RAY_AUTH_MODE={mode}, as is set here?" if joined else ""
         self._tickets = 0
         self._pending: dict[int, _Pending] = {}
         self._ticket_of: dict[int, int] = {}
@@ -187,7 +190,7 @@ class Fleet:
             if not self.hosts.up():
                 first = now
                 if now - began > FIRST_WAIT:
-                    raise NotConvergedError(f"no worker process was there after {FIRST_WAIT:.0f} s")
+                    raise NotConvergedError(f"no worker process was there after {FIRST_WAIT:.0f} s{self._hint}")
             elif not self._absent or now - first > OTHERS_WAIT:
                 self._events.clear()
                 return set(range(self._memory.shape[2])) - self._absent
