@@ -377,12 +377,13 @@ def test_decay_set_by_the_singularity(gain):
         assert not (s.real > -0.2999 and abs(s + gain * (1.0 + s / 0.3) ** -0.3) < 1e-9)
 
 
-def test_a_wide_lognormal_has_a_gain_limit_far_out():
-    """Its transform crosses the imaginary axis at some 670 mean rates: the limit is large and not infinite."""
-    law = Lognormal(1.0, 10.0)
+@pytest.mark.parametrize(("cv", "low", "high"), [(10.0, 100.0, 2e3), (30.0, 1e3, 1e5), (100.0, 1e5, 1e7)])
+def test_a_wide_lognormal_has_a_gain_limit_far_out(cv, low, high):
+    """Its transform crosses the imaginary axis at 670 mean rates and more: the limit is large and not infinite."""
+    law = Lognormal(1.0, cv)
     found = gain_limit(law)
-    omega = brentq(lambda w: law.laplace(1j * w).real, 100.0, 2000.0)
-    assert found == pytest.approx(omega / abs(law.laplace(1j * omega)), rel=1e-9)
+    omega = brentq(lambda w: law.laplace(1j * w).real, low, high)
+    assert found == pytest.approx(omega / abs(law.laplace(1j * omega)), rel=1e-7)
     assert SDDE(1.01 * found, law, 1.0).stationary_variance() == math.inf
 
 
@@ -390,9 +391,3 @@ def test_a_wide_lognormal_has_a_gain_limit_far_out():
 def test_mixtures_of_exponentials_have_no_gain_limit(law):
     """The real part of 1/(1 + i w m) is positive, whatever m and w."""
     assert gain_limit(law) == math.inf
-
-
-def test_a_limit_out_of_reach_is_refused():
-    """Before, it was called infinite."""
-    with pytest.raises(NotConvergedError, match="cannot be resolved that far out"):
-        gain_limit(Lognormal(1.0, 100.0))

@@ -21,7 +21,11 @@ from stalewise.dynamics.roots.verdict import counted, proven
 from stalewise.errors import InputError, NotConvergedError
 
 MOST_ROOTS = 2000
-FINEST, FASTEST, FARTHEST = 0.005, 400.0, 1e6  # steps, and the ends, of a search for crossings near and far, in 1/mean
+FINEST, FASTEST, FARTHEST = (
+    0.005,
+    400.0,
+    (1e9, 1e5),
+)  # steps, and the ends, of a search for crossings near and far, in 1/mean
 BELOW = 1.0 - 1e-6  # of a gain limit, where it is counted that all is stable
 
 
@@ -203,12 +207,13 @@ def gain_limit(delay: AbstractDelay | float, inertia: Inertia = NO_INERTIA, rate
 
     Returns:
         The gain; infinite for mixtures of exponentials (gamma and Weibull laws of shape up to 1 are such), the real
-        part of whose transform never vanishes, and where no crossing is found up to a million mean rates.
+        part of whose transform never vanishes, and where no crossing is found up to 1e9 mean rates (1e5 where
+        delays have atoms).
 
     Raises:
         InputError: ``delay`` is negative or not finite; momentum without a rate.
-        NotConvergedError: The transform cannot be resolved as far out as the first crossing (lognormal delays of CV
-            30); or just below the limit found a root is counted right of the axis.
+        NotConvergedError: The transform cannot be resolved as far out as the first crossing; or just below the
+            limit found a root is counted right of the axis.
 
     Limits:
         A relative 1e-12. Crossings are looked for in steps that turn the phase by a seventh of a radian, and not below
@@ -229,7 +234,8 @@ def gain_limit(delay: AbstractDelay | float, inertia: Inertia = NO_INERTIA, rate
         return found
     if inertia == NO_INERTIA and _exponentials(facts.law):
         return math.inf
-    return _least(facts, momentum, finest, FARTHEST / facts.mean)
+    farthest = FARTHEST[len(facts.law.atoms[0]) > 0]  # the phase of atoms turns for ever, and steps stay small
+    return _least(facts, momentum, finest, farthest / facts.mean)
 
 
 def _least(facts: Facts, inertia: tuple[float, float, float], finest: float, last: float) -> float:
