@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from scipy.special import lambertw
 
-from stalewise.delays import Empirical, Gamma, parse_delay
+from stalewise.delays import Empirical, Gamma, Hyperexponential, Lognormal, Weibull, parse_delay
 from stalewise.dynamics import (
+    SDDE,
     Inertia,
     are_stable,
     characteristic_roots,
@@ -322,6 +324,14 @@ EXTREME = [
 ]  # fmt: skip
 
 
+def _limit_or_more(law):
+    """The gain limit, infinite where it is out of reach."""
+    try:
+        return gain_limit(law)
+    except NotConvergedError:
+        return math.inf
+
+
 @settings(max_examples=150, deadline=None)
 @given(exponent=st.floats(-8.0, 8.0), law=st.sampled_from(EXTREME))
 def test_stiff_and_extreme_inputs(exponent, law):
@@ -332,7 +342,7 @@ def test_stiff_and_extreme_inputs(exponent, law):
     except NotConvergedError:
         return
     if root.value is None:
-        assert law.abscissa == 0.0 and gain <= gain_limit(law) * (1 + 1e-9)
+        assert law.abscissa == 0.0 and gain <= _limit_or_more(law) * (1 + 1e-9)
         return
     if "singularity" in root.note:
         return
@@ -365,3 +375,19 @@ def test_decay_set_by_the_singularity(gain):
             if not abs(s) < 100.0:
                 break
         assert not (s.real > -0.2999 and abs(s + gain * (1.0 + s / 0.3) ** -0.3) < 1e-9)
+
+
+@pytest.mark.parametrize(("cv", "low", "high"), [(10.0, 100.0, 2e3), (30.0, 1e3, 1e5), (100.0, 1e5, 1e7)])
+def test_a_wide_lognormal_has_a_gain_limit_far_out(cv, low, high):
+    """Its transform crosses the imaginary axis at 670 mean rates and more: the limit is large and not infinite."""
+    law = Lognormal(1.0, cv)
+    found = gain_limit(law)
+    omega = brentq(lambda w: law.laplace(1j * w).real, low, high)
+    assert found == pytest.approx(omega / abs(law.laplace(1j * omega)), rel=1e-7)
+    assert SDDE(1.01 * found, law, 1.0).stationary_variance() == math.inf
+
+
+@pytest.mark.parametrize("law", [Gamma(1.0, 0.5), Weibull(1.0, 0.7), Hyperexponential([0.1, 3.0], [0.6, 0.4])])
+def test_mixtures_of_exponentials_have_no_gain_limit(law):
+    """The real part of 1/(1 + i w m) is positive, whatever m and w."""
+    assert gain_limit(law) == math.inf

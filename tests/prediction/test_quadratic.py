@@ -146,3 +146,9 @@ def test_compare_needs_two():
     one = predict(quadratic("constant(1)", 4, 0.1))
     table = compare([one, one])
     assert table.rows[0]["ratios"] == [1.0, 1.0]
+
+
+def test_a_loss_that_explodes_at_once_begins_where_it_starts():
+    """Weight decay of 1e6: not one finite value was left, and the answer was a traceback."""
+    said = predict(quadratic("gamma(1, 4)", 8, 0.05, weight_decay=1e6))
+    assert said.diverges and said.loss[0] == pytest.approx(0.55)

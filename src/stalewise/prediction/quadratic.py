@@ -46,6 +46,8 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     curve = _curve(study, timing, modes, stable, _weights(timing, modes), study.target.time_limit or math.inf)
     reached = _reached(study, curve, floor) if stable.mean_square else TargetTime()
     loss = curve.loss
+    if not np.isfinite(loss[:, 0]).all():  # it explodes within the average about the first moment
+        loss[:, 0] = 0.5 * modes.curvature @ modes.square
     finite = np.isfinite(loss).all(axis=0) & (loss[0] < 1e12 * max(loss[0, 0], 1e-300))
     length = int(np.argmin(finite)) if not finite.all() else len(finite)
     end = float(curve.updates[length - 1]) * timing.block

@@ -13,15 +13,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stalewise import checks
-from stalewise.delays import AbstractDelay, Constant
+from stalewise.delays import AbstractChoice, AbstractDelay, Constant, Gamma, ShiftedExponential, Weibull
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia
 from stalewise.dynamics.roots.kernel import count_right, counts_of_gains, least_gain, rightmost_of_gains
-from stalewise.dynamics.roots.search import Equation, Mode, Root, answered, facts_of, programs, staged
+from stalewise.dynamics.roots.search import Equation, Facts, Mode, Root, answered, facts_of, programs, staged
 from stalewise.dynamics.roots.verdict import counted, proven
 from stalewise.errors import InputError, NotConvergedError
 
 MOST_ROOTS = 2000
-FINEST, FASTEST = 0.005, 400.0  # steps, and the end, of a search for crossings, in 1/mean
+FINEST, FASTEST, FARTHEST = (
+    0.005,
+    400.0,
+    (1e9, 1e5),
+)  # steps, and the ends, of a search for crossings near and far, in 1/mean
 BELOW = 1.0 - 1e-6  # of a gain limit, where it is counted that all is stable
 
 
@@ -202,17 +206,19 @@ def gain_limit(delay: AbstractDelay | float, inertia: Inertia = NO_INERTIA, rate
         rate: Update rate, which momentum needs [1/s].
 
     Returns:
-        The gain; infinite where no crossing is found up to 400 mean rates (exponential delays, gamma of shape up to 1).
+        The gain; infinite for mixtures of exponentials (gamma and Weibull laws of shape up to 1 are such), the real
+        part of whose transform never vanishes, and where no crossing is found up to 1e9 mean rates (1e5 where
+        delays have atoms).
 
     Raises:
         InputError: ``delay`` is negative or not finite; momentum without a rate.
-        NotConvergedError: The transform cannot be resolved; or just below the limit found a root is counted right of
-            the axis.
+        NotConvergedError: The transform cannot be resolved as far out as the first crossing; or just below the
+            limit found a root is counted right of the axis.
 
     Limits:
         A relative 1e-12. Crossings are looked for in steps that turn the phase by a seventh of a radian, and not below
         0.005/(mean + 3 standard deviations): two that lie closer together are missed, which the count just below the
-        limit tells unless both lie farther below.
+        limit tells unless both lie farther below. Beyond 400 mean rates nothing is counted.
     """
     facts = facts_of(_law(delay))
     _, _, time, _, lead = _equation(1.0, inertia, rate)
@@ -220,15 +226,34 @@ def gain_limit(delay: AbstractDelay | float, inertia: Inertia = NO_INERTIA, rate
         return math.inf
     spread = min(math.sqrt(facts.square), float(facts.law.quantile(0.99)) / facts.mean)
     finest = FINEST / (facts.mean * (1.0 + 3.0 * spread))
+    momentum = (time, lead, inertia.decay)
+    found = _least(facts, momentum, finest, FASTEST / facts.mean)
+    if math.isfinite(found):
+        if not is_stable(BELOW * found, facts.law, inertia, rate):
+            raise NotConvergedError(f"gain limit under {facts.law}: crossings too close together below {found:g} 1/s")
+        return found
+    if inertia == NO_INERTIA and _exponentials(facts.law):
+        return math.inf
+    farthest = FARTHEST[len(facts.law.atoms[0]) > 0]  # the phase of atoms turns for ever, and steps stay small
+    return _least(facts, momentum, finest, farthest / facts.mean)
+
+
+def _least(facts: Facts, inertia: tuple[float, float, float], finest: float, last: float) -> float:
+    """The least gain with a root on the axis below ``last``."""
     for program, reach, _ in programs(facts):
-        found = least_gain(program, (time, lead, inertia.decay), 1e-9 / facts.mean, finest, FASTEST / facts.mean, reach)
+        found = float(least_gain(program, inertia, 1e-9 / facts.mean, finest, last, reach))
         if found >= 0.0:
-            if math.isfinite(found) and not is_stable(BELOW * found, facts.law, inertia, rate):
-                raise NotConvergedError(
-                    f"gain limit under {facts.law}: crossings too close together below {found:g} 1/s"
-                )
-            return float(found)
+            return found
     raise NotConvergedError(f"gain limit under {facts.law}: the transform cannot be resolved that far out")
+
+
+def _exponentials(law: AbstractDelay) -> bool:
+    """Whether a law is known to be a mixture of exponentials."""
+    if isinstance(law, AbstractChoice):
+        return all(_exponentials(one) for one in law.laws)
+    if isinstance(law, (Gamma, Weibull)):
+        return law.shape <= 1.0
+    return isinstance(law, ShiftedExponential) and law.shift == 0.0
 
 
 def _equation(gain: float, inertia: Inertia, rate: float | None) -> Equation:

@@ -12,7 +12,7 @@ from stalewise.delays import AbstractDelay, Constant
 from stalewise.delays.compiled import draw, encode, new_cursors
 from stalewise.dynamics.sdde.ensemble import HittingTimes, SamplePaths, hitting_times, sample_paths
 from stalewise.dynamics.sdde.fundamental import Fundamental, response_energies
-from stalewise.dynamics.sdde.grid import History, hat_weights, history_values, times_of, watch_of
+from stalewise.dynamics.sdde.grid import History, hat_weights, history_values, renewal_grid, times_of, watch_of
 from stalewise.dynamics.sdde.kernel import BAND, FALL, NO_LEVEL, RISE
 from stalewise.dynamics.sdde.normals import LANES
 from stalewise.errors import InputError
@@ -98,12 +98,14 @@ class ArrivalEquation:
     def variance(self, t: ArrayLike, start: float = 1.0) -> Array:
         r"""Variance of x at times t >= 0 [s], element by element, Poisson arrivals, a constant history.
 
-        :math:`V = X^2 * \eta^2R(\sigma^2 + \lambda^2\mathrm E_D[m^2 + V])` by the trapezoid rule on 2,048 steps or, of
-        a constant delay, a whole number of them; good to 1e-4.
+        :math:`V = X^2 * \eta^2R(\sigma^2 + \lambda^2\mathrm E_D[m^2 + V])` by the trapezoid rule, good to 1e-4.
+
+        Raises:
+            NotConvergedError: The times are too long to resolve.
         """
         self._need_poisson()
         times = times_of(t)
-        grid = self._grid(float(times.max()))
+        grid = renewal_grid(self.law, self.gain, float(times.max()))
         response = Fundamental(self.gain, self.law, float(grid[-1]))
         squares = response(grid) ** 2
         second = response.mean(float(start), grid) ** 2
@@ -211,14 +213,6 @@ class ArrivalEquation:
             return run
 
         return prepare
-
-    def _grid(self, horizon: float) -> Array:
-        count = 2048
-        spacing = max(horizon, 1e-9 / self.gain) / count
-        if isinstance(self.law, Constant) and self.law.value > 0.0:
-            spacing = self.law.value / math.ceil(max(self.law.value / spacing, 16.0))
-            count = math.ceil(horizon / spacing) + 1
-        return spacing * np.arange(count + 1)
 
     def _weights(self, grid: Array) -> Array:
         """The delay on the grid, as many lags as it has points."""

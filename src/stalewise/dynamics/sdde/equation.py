@@ -12,7 +12,16 @@ from stalewise import checks
 from stalewise.delays import AbstractDelay, Constant
 from stalewise.dynamics.sdde.ensemble import HittingTimes, SamplePaths, hitting_times, planned, sample_paths
 from stalewise.dynamics.sdde.fundamental import Fundamental, response_energies
-from stalewise.dynamics.sdde.grid import SCHEMES, Grid, History, grid_of, history_values, times_of, watch_of
+from stalewise.dynamics.sdde.grid import (
+    SCHEMES,
+    Grid,
+    History,
+    grid_of,
+    history_values,
+    renewal_grid,
+    times_of,
+    watch_of,
+)
 from stalewise.dynamics.sdde.kernel import NO_LEVEL, Plan
 from stalewise.errors import InputError
 
@@ -315,14 +324,9 @@ class SDDE:
         return math.ceil(0.5 * self.law.mean / grid.step) if self.law.mean > 0 else math.ceil(0.5 / grid.step)
 
     def _renewed_variance(self, t: Array, start: float | History) -> Array:
-        """Trapezoid rule on 2,048 or more points, a whole number of them in a constant delay."""
-        horizon = max(float(t.max()), 1e-9 / self.gain)
-        count = 2048
-        spacing = horizon / count
-        if isinstance(self.law, Constant) and self.law.value > 0.0:
-            spacing = self.law.value / math.ceil(max(self.law.value / spacing, 16.0))
-            count = math.ceil(horizon / spacing) + 1
-        grid = spacing * np.arange(count + 1)
+        """Trapezoid rule."""
+        grid = renewal_grid(self.law, self.gain, float(t.max()))
+        spacing = float(grid[1])
         response = self._fundamental(float(grid[-1]))
         x, m = response(grid), self._mean(response, start, grid)
         lags = round(self.law.mean / spacing) + 1

@@ -4,7 +4,7 @@ r"""The equation without noise: its fundamental solution X, its mean, and integr
 delay long, in Chebyshev series: integrating the series of one piece gives the next. Any other law is inverted from
 :math:`\hat X(s) = 1/(s + a\varphi(s))` on a line right of every root and of the axis (heavy tails have no transform
 left of it), after :math:`1 - a\,\mathrm E(t - D)^+` is taken off, which is known: what is left falls like
-:math:`\varphi^2/s^3`.
+:math:`\varphi^2/s^3`. Beyond some delays, once they agree, the mode of the rightmost root goes on (`tail`).
 """
 
 import functools
@@ -18,12 +18,18 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from stalewise.delays import AbstractDelay, Constant
-from stalewise.dynamics.roots import gain_limit, rightmost_root
+from stalewise.dynamics.roots import gain_limit, is_stable, rightmost_root
 from stalewise.dynamics.sdde.grid import History, history_values
+from stalewise.dynamics.sdde.tail import Tail, tail_of
+from stalewise.errors import NotConvergedError
 
 Array = NDArray[np.floating]
 DEGREE = 48
 POINTS = 2**18  # of the line; an eighth of the period is used
+NEARS = (32.0, 128.0, 512.0)  # mean delays after which the rightmost root's mode may go on alone
+AGREE, AGREE_CONSTANT = 1e-9, 1e-13  # of the largest value, what it may differ by before
+COARSEST = 0.03  # spacing x gain of an inversion, where its error is 1e-5
+MOST_PIECES = 20_000
 _CHUNK = 4096
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -85,8 +91,8 @@ def _transform(delay: AbstractDelay, line: float, period: float) -> NDArray[np.c
 
 
 @dataclass(frozen=True)
-class Fundamental:
-    """X, its integrals, and the mean of a path, for times up to ``horizon`` [s]."""
+class _Near:
+    """X, its integrals, and the mean of a path, for times up to ``horizon`` [s], all of it resolved."""
 
     gain: float
     delay: AbstractDelay
@@ -117,6 +123,26 @@ class Fundamental:
         if not callable(start):
             return float(start) * (1.0 - self.gain * self._integral(t))
         return self._driven(start, t)
+
+    def becomes(self, tail: Tail, tolerance: float) -> bool:
+        """Whether X is this tail over the second half, to ``tolerance`` x its largest value there or 1."""
+        t = np.linspace(0.5 * self.horizon, self.horizon, 513)
+        values = self(t)
+        return bool(np.abs(values - tail(t)).max() <= tolerance * max(1.0, np.abs(values).max()))
+
+    def share(self, start: float | History, root: complex) -> complex:
+        """The mode's part in a path over its part in X: start(0) - a int e^(-su) E[start(u - D); D > u] du."""
+        if not callable(start):
+            return -self.gain * float(start) / root
+        value = float(history_values(start, np.zeros(1))[0])
+        if isinstance(self.delay, Constant):
+            half = 0.5 * self.delay.value
+            u = half * (_NODES + 1.0)
+            return value - self.gain * half * complex(
+                (np.exp(-root * u) * history_values(start, u - self.delay.value)) @ _WEIGHTS
+            )
+        pushed = np.exp(-root * self._grid) * self._remembered(start)
+        return value - self.gain * complex(np.trapezoid(pushed, self._grid))
 
     @property
     def _without_delay(self) -> bool:
@@ -188,6 +214,84 @@ class Fundamental:
         return total
 
 
+@dataclass(frozen=True)
+class Fundamental:
+    """X, its integrals, and the mean of a path, for times up to ``horizon`` [s].
+
+    Raises:
+        NotConvergedError: The horizon is too long to be resolved, and no root's mode takes over (heavy tails).
+    """
+
+    gain: float
+    delay: AbstractDelay
+    horizon: float
+
+    def __call__(self, t: Array) -> Array:
+        """X at times >= 0 [s]."""
+        near, tail = self._parts
+        return _joined(t, near.horizon, near, tail)
+
+    def squared(self, t: Array) -> Array:
+        """Integral of X squared from 0 to t [s]."""
+        near, tail = self._parts
+        if tail is None:
+            return near.squared(t)
+        end = near.horizon
+        whole = float(near.squared(np.array([end]))[0])
+        return _joined(t, end, near.squared, lambda late: whole + tail.squared(end, late))
+
+    def mean(self, start: float | History, t: Array) -> Array:
+        """The path without noise, at t >= 0 [s]."""
+        near, tail = self._parts
+        if tail is not None and np.any(t > near.horizon):
+            tail = tail.times(near.share(start, tail.root))
+        return _joined(t, near.horizon, lambda early: near.mean(start, early), tail)
+
+    @functools.cached_property
+    def _parts(self) -> tuple[_Near, Tail | None]:
+        """What is resolved, and what goes on after it."""
+        whole = _Near(self.gain, self.delay, self.horizon)
+        mean, constant = self.delay.mean, isinstance(self.delay, Constant)
+        if mean == 0.0 or self.horizon <= NEARS[0] * mean:
+            return whole, None
+        tail = tail_of(self.gain, self.delay)
+        for end in (delays * mean for delays in NEARS):
+            if end >= self.horizon:
+                return whole, None
+            near = _Near(self.gain, self.delay, end)
+            if tail is not None and near.becomes(tail, AGREE_CONSTANT if constant else AGREE):
+                return near, tail
+            if tail is not None and near.becomes(tail.times(0.0), 1e-16):
+                return near, tail.times(0.0)
+        most = MOST_PIECES * mean if constant else COARSEST * (POINTS // 8) / self.gain
+        if self.horizon > most:
+            raise NotConvergedError(
+                f"times up to {self.horizon:.4g} s of gain {self.gain:g} 1/s under {self.delay}: too long to resolve; "
+                f"ask for at most {most:.3g} s"
+            )
+        return whole, None
+
+
+def _joined(t: Array, end: float, early: Callable[[Array], Array], late: Callable[[Array], Array] | None) -> Array:
+    """One function up to ``end``, another after it."""
+    if late is None:
+        return early(t)
+    after = t > end
+    values = np.empty(np.shape(t))
+    if not after.all():
+        values[~after] = early(t[~after])
+    values[after] = late(t[after])
+    return values
+
+
+def unstable(gain: float, delay: AbstractDelay) -> bool:
+    """Whether the mean does not decay; also where no gain limit is known."""
+    try:
+        return gain >= gain_limit(delay)
+    except NotConvergedError:
+        return not is_stable(gain, delay)
+
+
 def response_energies(gain: float, delay: AbstractDelay) -> tuple[float, float]:
     r"""Integrals over all time of X squared, and of :math:`\mathrm E\,X(t - D)` squared [s]; infinite if unstable.
 
@@ -198,7 +302,7 @@ def response_energies(gain: float, delay: AbstractDelay) -> tuple[float, float]:
     """
     if delay.mean == 0.0:
         return 0.5 / gain, 0.5 / gain
-    if gain >= gain_limit(delay):
+    if unstable(gain, delay):
         return math.inf, math.inf
     if isinstance(delay, Constant):
         angle = gain * delay.value

@@ -19,12 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 from stalewise import checks
 from stalewise.delays import AbstractDelay, Constant
 from stalewise.dynamics.sdde.kernel import BAND, FALL, RISE
-from stalewise.errors import InputError
+from stalewise.errors import InputError, NotConvergedError
 
 Array = NDArray[np.floating]
 History = Callable[[Array], Array]
 SCHEMES = ("euler", "milstein", "trapezoid")
 _TAIL = 1e-14  # of the mean delay: what is cut off its law at most
+FEWEST, MOST = 2048, 32_768  # points of a renewal equation
+FINE, COARSE = 1 / 48, 1 / 4  # of the delay or of 1/gain, their distance: of a constant delay, of any other
+MOST_STEPS, MOST_LAGS = 10**10, 4 * 10**6  # ten minutes for 64 paths, and 2 GB a thread
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,46 @@ def grid_of(delay: AbstractDelay, horizon: float, step: float, start: float | Hi
     if isinstance(delay, Constant):
         lag = math.ceil(delay.value / step * (1.0 - 1e-12))
         step = delay.value / lag if lag else horizon / math.ceil(horizon / step * (1.0 - 1e-12))
+        _affordable(horizon, step, lag)
         return Grid(step, math.ceil(horizon / step * (1.0 - 1e-12)), np.array([lag]), np.ones(1))
+    _affordable(horizon, step, 0)
     steps = math.ceil(horizon / step * (1.0 - 1e-12))
     step = horizon / steps
     weights = hat_weights(delay, step, 4 * steps + 64 if callable(start) else steps)
     offsets = np.flatnonzero(weights > 0)
     return Grid(step, steps, offsets, weights[offsets])
+
+
+def _affordable(horizon: float, step: float, lag: int) -> None:
+    if horizon / step > MOST_STEPS:
+        raise InputError(
+            f"step must be at least {horizon / MOST_STEPS:.3g} s for {MOST_STEPS:.0e} steps, got {step:g} s"
+        )
+    if lag > MOST_LAGS:
+        raise InputError(
+            f"step must be at least {lag * step / MOST_LAGS:.3g} s: {lag} steps in a delay are kept in memory"
+        )
+
+
+def renewal_grid(delay: AbstractDelay, gain: float, horizon: float) -> Array:
+    """Times of a renewal equation solved by the trapezoid rule, a whole number of them in a constant delay [s].
+
+    Raises:
+        NotConvergedError: The horizon takes more points than can be afforded (their square is the cost).
+    """
+    horizon = max(horizon, 1e-9 / gain)
+    constant = isinstance(delay, Constant) and delay.value > 0.0
+    scale = (FINE if constant else COARSE) * (min(delay.mean, 1.0 / gain) if delay.mean > 0 else 1.0 / gain)
+    spacing = min(horizon / FEWEST, scale)
+    if constant:
+        spacing = delay.mean / math.ceil(delay.mean / spacing)
+    count = math.ceil(horizon / spacing * (1.0 - 1e-12))
+    if count > MOST:
+        raise NotConvergedError(
+            f"variance up to {horizon:.4g} s, with noise that grows: too long to resolve; ask for at most "
+            f"{MOST * spacing:.3g} s, or for stationary_variance"
+        )
+    return spacing * np.arange(count + 2)
 
 
 def hat_weights(delay: AbstractDelay, step: float, most: int) -> Array:

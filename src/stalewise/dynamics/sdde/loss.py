@@ -14,9 +14,9 @@ from scipy.special import gammainc
 from stalewise import checks
 from stalewise.delays import AbstractDelay, Constant
 from stalewise.dynamics.recursion import reciprocal_series
-from stalewise.dynamics.roots import gain_limit, rightmost_root
+from stalewise.dynamics.roots import rightmost_root
 from stalewise.dynamics.sdde.ensemble import HittingTimes, SamplePaths, hitting_times, sample_paths
-from stalewise.dynamics.sdde.fundamental import Fundamental, response_energies
+from stalewise.dynamics.sdde.fundamental import Fundamental, response_energies, unstable
 from stalewise.dynamics.sdde.grid import Grid, grid_of, hat_weights, times_of
 from stalewise.dynamics.sdde.kernel import FALL, NO_LEVEL, RISE
 from stalewise.dynamics.sdde.modes import ModePlan, mode_room, run_modes
@@ -411,7 +411,7 @@ class ModeLoss:
         def reach(gain: float) -> float:
             if self.law.mean == 0.0:
                 return 40.0 / gain
-            root = rightmost_root(gain, self.law).value if gain < gain_limit(self.law) else None
+            root = None if unstable(gain, self.law) else rightmost_root(gain, self.law).value
             return math.inf if root is None else 40.0 / -root.real + 40.0 * self.law.mean
 
         return np.array([reach(float(gain)) for gain in self._distinct[0]])
