@@ -93,6 +93,7 @@ def ours(ray, size, seconds):
     )  # fmt: skip
     before = time.process_time()
     run.until_done(seconds, None, None)
+    run.close()
     busy = time.process_time() - before
     told = trajectory_of(run)
     expected = -RATE * told.gradients.applied

@@ -115,9 +115,9 @@ def hang(folder, seed):
 
 
 def node(folder, seed):
+    os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is there
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_AUTH_MODE"] = "token"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         other = cluster.add_node(num_cpus=2)

@@ -110,6 +110,7 @@ def train(
         limit = time_limit or study.target.time_limit or MOST_CYCLES * run.cycle
         if place is None:
             run.until_done(limit, progress, None)
+            run.close()
         else:
             _run_in(place, run, Checkpoints(place, checkpoint_every, tell), limit, progress)
         return trajectory_of(run, warnings)
@@ -136,6 +137,7 @@ def _run_in(folder: Path, run: Run, checkpoints: Checkpoints, limit: float, prog
         if run.records.time and run.ended != "diverged":
             checkpoints.last(run)
         checkpoints.close()
+    run.close()
     _save_model(run, folder)
 
 

@@ -119,9 +119,9 @@ class Run:
                 due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
             if checkpoints is not None:
                 checkpoints.perhaps(self)
-        self._close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Write rows of what no step used and of what never ended: nothing is applied any more."""
         for outcome in self._delivered.left():
             self._write(outcome, applied=None)
         for _, outcome in self._link:
