@@ -218,7 +218,8 @@ def simulate(
 def train(
     study: str, /, *, compute: Literal["inject", "real"] = "inject", time_limit: float | None = None,
     resume: Annotated[bool, cyclopts.Parameter(negative="")] = False, checkpoint_every: float = 60.0,
-    address: str | None = None, expect: str | None = None, log: Logs = None, patience: float | None = None,
+    address: str | None = None, adapt: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    expect: str | None = None, log: Logs = None, patience: float | None = None,
     set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
 ) -> bool:  # fmt: skip
     """Train for real: on a local Ray, or on a cluster.
@@ -237,6 +238,8 @@ def train(
         resume: Go on from the last checkpoint in --out.
         checkpoint_every: Seconds between two checkpoints.
         address: Ray cluster to join, host:port of its head or auto; a Ray of its own, on loopback, unless given.
+        adapt: Fit delays from the run's own gradients and plan anew while it goes on: who takes part, learning rate,
+            bound on the staleness; each change is told.
         expect: Answer of predict or plan to compare the run with while it goes on; predict.json or plan.json in --out,
             if it is of the same schedule, unless given.
         log: Hand metrics to tensorboard or mlflow, if installed (repeatable).
@@ -251,8 +254,8 @@ def train(
     with progress_bar("train") as progress, stopped_by_signals(out):
         answer = run(
             question, seed=seed, compute=compute, time_limit=time_limit, folder=out, resume=resume, address=address,
-            checkpoint_every=checkpoint_every, expected=expected, log=log or (), patience=patience, progress=progress,
-            warn=warn,
+            adapt=adapt, checkpoint_every=checkpoint_every, expected=expected, log=log or (), patience=patience,
+            progress=progress, warn=warn,
         )  # fmt: skip
         answer = answer.with_note(advise(question, answer, seed=seed))
     write_answer(out, {"train.json": answer.to_json()})

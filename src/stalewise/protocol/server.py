@@ -132,6 +132,14 @@ class Server:
         self._waiting.pop(worker, None)
         return self._step([]) if self._held and not self.rules.trains and self._ready() else self._ask([])
 
+    def stay(self, worker: int) -> list[Instruction]:
+        """``worker`` takes part (again): it goes on after its gradient, or begins one if it has none."""
+        if worker not in self._leaving:
+            return []
+        self._leaving.discard(worker)
+        at_work = worker in self.reading or worker in self._waiting or worker in self._idle
+        return [] if at_work else self.joined(worker)
+
     def _ready(self) -> bool:
         """Whether what is held makes a step."""
         if len(self._held) < self.rules.group and not (self.rules.idles and not self.reading and not self._waiting):

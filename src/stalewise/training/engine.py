@@ -11,6 +11,7 @@ from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.study import Study
 from stalewise.traces import TraceWriter
+from stalewise.training.adapt import Adapter
 from stalewise.training.checkpoint import load_checkpoint
 from stalewise.training.cluster import joined_ray, local_ray
 from stalewise.training.fleet import Fleet
@@ -36,6 +37,7 @@ def train(
     checkpoint_every: float = CHECKPOINT_EVERY,
     address: str | None = None,
     expected: Trajectory | None = None,
+    adapt: bool = False,
     log: Sequence[str] = (),
     patience: float | None = None,
     time_limit: float | None = None,
@@ -56,6 +58,7 @@ def train(
         checkpoint_every: Seconds between two checkpoints.
         address: Of a Ray cluster to join; a local Ray unless given.
         expected: What `predict` said: progress then tells the predicted end and the gap to the predicted loss.
+        adapt: Fit delays and plan anew while it runs: who takes part, learning rate, bound (policy async).
         log: "tensorboard", "mlflow".
         patience: A worker that does not answer for so long is killed [s]; 60 s, or 20 times the median gradient,
             unless given.
@@ -93,6 +96,9 @@ def train(
         writer = stack.enter_context(TraceWriter(trace_path, keep)) if trace_path else None
         sink = stack.enter_context(open_sinks(log, place))
         ray = stack.enter_context(local_ray() if address is None else joined_ray(address, study))
+        adapter = Adapter(study) if adapt else None
+        if adapter is not None:
+            stack.callback(adapter.close)
         if progress:
             progress(0.0, "starting workers")
         index = None if state is None else {int(worker): n for worker, n in state["index"].items()}
@@ -103,8 +109,9 @@ def train(
         stack.callback(fleet.close)
         watch = Watch(study, _expectation(study, expected))
         run = Run(
-            study, network, fleet, seed, inject=compute == "inject", writer=writer, watch=watch, sink=sink, warn=tell
-        )
+            study, network, fleet, seed, inject=compute == "inject", writer=writer, watch=watch, sink=sink, warn=tell,
+            adapter=adapter,
+        )  # fmt: skip
         if state is not None:
             run.restore(state, arrays)
         limit = time_limit or study.target.time_limit or MOST_CYCLES * run.cycle

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from stalewise.protocol import (
 from stalewise.simulation.network import BLOW_UP, compensated, mean_gradient
 from stalewise.study import Study
 from stalewise.traces import TraceWriter
+from stalewise.training.adapt import Adapter, Setting
 from stalewise.training.checkpoint import save_checkpoint
 from stalewise.training.fleet import OK, QUIET, Fleet, Joined, Lost, Outcome
 from stalewise.training.records import Records
@@ -60,11 +61,12 @@ class Run:
         watch: What was expected.
         sink: Takes metrics.
         warn: Is told what the user should know.
+        adapter: Plans anew while it runs.
     """
 
     def __init__(
         self, study: Study, network: "Network", fleet: Fleet, seed: int, *, inject: bool, writer: TraceWriter | None,
-        watch: Watch, sink: Sink, warn: Callable[[str], None],
+        watch: Watch, sink: Sink, warn: Callable[[str], None], adapter: Adapter | None = None,
     ) -> None:  # fmt: skip
         from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415  (PyTorch is an extra)
 
@@ -76,7 +78,7 @@ class Run:
         self.records = Records()
         self.watch = watch
         self.ended = ""
-        self._writer, self._sink, self._warn = writer, sink, warn
+        self._writer, self._sink, self._warn, self._adapter = writer, sink, warn, adapter
         self._delays = DelayStream(workers.encoded(), workers.count, rng) if inject else None
         self._service = DelayStream(encode(service.components(), service.mean), 1, other) if inject else None
         self._optimizer = Optimizer(study.schedule, network.size)
@@ -107,7 +109,10 @@ class Run:
             self._write_unfinished(worker, began + self._began)
         if not self.records.time:
             self.records.add(0.0, self.network.loss(self.parameters), 0)
-        self._obey(self.server.begin(present), first=True)
+        taking_part = present if self._adapter is None else present & self._adapter.now.workers
+        self._obey(self.server.begin(taking_part), first=True)
+        if self._adapter is not None:
+            self._set(self._adapter.now)
         cost, due = 0.0, self.now + 0.5 * self.cycle
         while not self.ended:
             self._next()
@@ -119,6 +124,8 @@ class Run:
                 due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
             if checkpoints is not None:
                 checkpoints.perhaps(self)
+            if self._adapter is not None:
+                self._adapt(self._adapter, now)
 
     def close(self) -> None:
         """Write rows of what no step used and of what never ended: nothing is applied any more."""
@@ -156,6 +163,8 @@ class Run:
             self._refuse(outcome)
             return
         self._refused_in_row = 0
+        if self._adapter is not None:
+            self._adapter.arrived(outcome.worker, outcome.arrived - outcome.began)
         if outcome.drawn is not None:
             self.records.overran(outcome.overrun)
             self.records.late += outcome.seconds > outcome.drawn
@@ -180,6 +189,26 @@ class Run:
             return
         self._obey(self.server.lost(outcome.worker))
         self._obey(self.server.joined(outcome.worker))
+
+    def _adapt(self, adapter: Adapter, now: float) -> None:
+        """Do what planning anew says."""
+        for worker in adapter.probes(now):
+            if worker not in self._gone and worker not in self.server.reading:
+                self._obey([*self.server.stay(worker), *self.server.leave(worker)])
+        change = adapter.look(now)
+        if change is not None:
+            self._warn(change.reason)
+            self._set(change.setting)
+
+    def _set(self, setting: Setting) -> None:
+        """Have these workers take part, at this learning rate, under this bound."""
+        self._optimizer.learning_rate = setting.learning_rate
+        self.server.rules = replace(self.server.rules, max_staleness=setting.max_staleness)
+        for worker in range(self.study.active_workers):
+            if worker not in setting.workers:
+                self._obey(self.server.leave(worker))
+            elif worker not in self._gone:
+                self._obey(self.server.stay(worker))
 
     def _cancel(self, worker: int) -> float:
         """Stop ``worker``'s gradient at work or on the link; says when it was begun."""
@@ -314,6 +343,7 @@ class Run:
             "streams": streams,
             "records": self.records.as_dict(),
             "unfinished": [(worker, began - self._began) for worker, began in unfinished],
+            "setting": None if self._adapter is None else self._adapter.state(),
             "trace": None if self._writer is None else self._writer.secure(),
         }
         return state, arrays
@@ -336,6 +366,8 @@ class Run:
         self.server.resume(state["version"], Tally(**state["tally"]))
         self.records = Records.from_dict(state["records"])
         self._elapsed = state["elapsed"]
+        if self._adapter is not None and state["setting"] is not None:
+            self._adapter.restore(state["setting"])
         self._unfinished = [(int(worker), began) for worker, began in state["unfinished"]]
 
 

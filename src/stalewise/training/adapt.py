@@ -1,0 +1,217 @@
+r"""Planning anew while a run goes on: who takes part, the learning rate, the bound on the staleness.
+
+A plan chose a learning rate at some share of the mean-square limit under the delays it assumed. Limits depend on how
+workers' speeds compare, not on the clock, so when they change, that share is kept: of the sets of fastest workers the
+one is taken whose learning rate times update rate is largest, the speed of descent at the same distance from
+instability. Where nothing changes nothing is done: the run is then the fixed plan's, event for event.
+"""
+
+import math
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stalewise.errors import InputError
+from stalewise.planning.search import guard
+from stalewise.prediction.modes import learning_rate_limit
+from stalewise.staleness import arrivals
+from stalewise.study import Study, make_study
+
+LAST = 4  # gradients of a worker that tell how fast it is now
+KEPT = 8  # and how even its gradients are
+APART = 1.5  # times slower or faster: what counts as another speed
+ERRORS = 3.0  # and so many standard errors
+WORTH = 1.1  # a change must promise so much
+REST = 10.0  # mean cycles between two changes
+PROBE = 25.0  # mean cycles after which workers that were left out are tried again
+EVEN = 0.02  # a coefficient of variation below this is none
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run can change: workers that take part, learning rate, bound on the staleness (None for none)."""
+
+    workers: frozenset[int]
+    learning_rate: float
+    max_staleness: int | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A new setting, and why."""
+
+    setting: Setting
+    reason: str
+
+
+class Adapter:
+    """Watches how long workers take, and says what to change.
+
+    Args:
+        study: The plan; its policy must be ``async``, with no bound on the staleness or one kept by dropping.
+
+    Raises:
+        InputError: The policy is another, or workers take several local steps.
+    """
+
+    def __init__(self, study: Study) -> None:
+        schedule = study.schedule
+        if study.policy != "async" or schedule.on_stale != "drop" or schedule.local_steps > 1:
+            raise InputError(
+                f"--adapt is for policy 'async' with on_stale 'drop' and one local step, got {study.policy!r}, "
+                f"{schedule.on_stale!r} and {schedule.local_steps}"
+            )
+        workers = study.workers()
+        self._study = study
+        self._plan = Setting(frozenset(range(workers.count)), study.learning_rate, schedule.max_staleness)
+        self.now = self._plan
+        means = np.concatenate([np.full(count, law.mean) for count, law in workers.groups])
+        self._cv = math.sqrt(max(law.variance / law.mean**2 for _, law in workers.groups))
+        self._assumed = means / np.median(means)
+        self._limit = _limit(self._assumed, self._cv)
+        self._seen = [deque[float](maxlen=KEPT) for _ in means]
+        self._cycle = float(np.median(means))
+        self._rests_until = REST * self._cycle
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="adapt")
+        self._planning: Future[Setting | None] | None = None
+        self._doubt: Setting | None = None
+        self._probed = 0.0
+
+    def arrived(self, worker: int, seconds: float) -> None:
+        """``worker`` took so long for a gradient [s]."""
+        self._seen[worker].append(seconds)
+
+    def look(self, now: float) -> Change | None:
+        """What to change, if anything; a verdict must come twice, from gradients that came in between."""
+        if self._planning is not None:
+            if not self._planning.done():
+                return None
+            found, self._planning = self._planning.result(), None
+            return self._decide(found, now)
+        if now < self._rests_until or not self._changed():
+            self._doubt = None
+            return None
+        self._planning = self._pool.submit(self._best, self._speeds(), self._spread())
+        return None
+
+    def probes(self, now: float) -> list[int]:
+        """Workers left out that should compute one gradient, to see how fast they are."""
+        left = [w for w in range(len(self._seen)) if w not in self.now.workers]
+        if not left or now - self._probed < PROBE * self._cycle:
+            return []
+        self._probed = now
+        return left
+
+    def _speeds(self) -> np.ndarray:
+        """Seconds a gradient, of each worker, over the median of those at work; what was assumed where too few came."""
+        means = np.array([np.mean(list(seen)[-LAST:]) if len(seen) >= LAST else math.nan for seen in self._seen])
+        scale = np.nanmedian((means / self._assumed)[list(self.now.workers)])
+        means = np.where(np.isnan(means), self._assumed * scale, means)
+        return means / np.median(means[list(self.now.workers)])
+
+    def _changed(self) -> bool:
+        """Whether some worker's speed is another than was assumed, beside the others'."""
+        if sum(len(self._seen[w]) >= LAST for w in self.now.workers) <= len(self.now.workers) // 2:
+            return False
+        off = np.abs(np.log(self._speeds() / (self._assumed / np.median(self._assumed[list(self.now.workers)]))))
+        return bool((off > max(math.log(APART), ERRORS * self._spread() / math.sqrt(LAST))).any())
+
+    def _spread(self) -> float:
+        """Coefficient of variation of a worker's own gradients: the median over workers, as assumed until they tell."""
+        known = [np.std(seen, ddof=1) / np.mean(seen) for seen in self._seen if len(seen) == KEPT]
+        return float(np.median(known)) if len(known) > len(self._seen) // 2 else self._cv
+
+    def _best(self, speeds: np.ndarray, cv: float) -> Setting | None:
+        """The setting of fastest descent at the plan's distance from instability; None if that is hardly faster."""
+        order = np.argsort(speeds, kind="stable")
+        sizes = [k for k in range(1, len(order)) if speeds[order[k]] > APART * speeds[order[k - 1]]] + [len(order)]
+        found = []
+        for size in sizes:
+            taken = order[:size]
+            limit = _limit(speeds[taken], cv)
+            rate = self._plan.learning_rate * limit / self._limit
+            found.append((rate * float((1.0 / speeds[taken]).sum()), -size, rate, taken))
+        drift, _, rate, taken = max(found, key=lambda row: row[:2])
+        mine = np.array(sorted(self.now.workers))
+        limit = _limit(speeds[mine], cv)
+        safe = self.now.learning_rate <= WORTH * self._plan.learning_rate * limit / self._limit
+        if safe and drift < WORTH * self.now.learning_rate * float((1.0 / speeds[mine]).sum()):
+            return None
+        bound = self._plan.max_staleness
+        if bound is not None:
+            study = _conditions(speeds[taken], cv)
+            bound = max(bound, guard(arrivals(study), len(taken)))
+        return Setting(frozenset(int(w) for w in taken), float(f"{rate:.3g}"), bound)
+
+    def _decide(self, found: Setting | None, now: float) -> Change | None:
+        if found is None:
+            self._doubt, self._rests_until = None, now + self._cycle
+            return None
+        if self._doubt is None or self._doubt.workers != found.workers:
+            self._doubt, self._rests_until = found, now + 2.0 * self._cycle
+            return None
+        speeds, before = self._speeds(), self.now
+        slow = np.flatnonzero(speeds > APART * self._assumed)
+        self._doubt, self.now, self._assumed = None, found, speeds
+        self._rests_until, self._probed = now + REST * self._cycle, now
+        left = before.workers - found.workers
+        for worker in left:
+            self._seen[worker].clear()
+        reason = (
+            f"after {now:.4g} s {len(slow)} of {len(speeds)} workers are {APART:g} times slower than assumed or more "
+            f"(the slowest takes {speeds.max():.2g} times the median): learning rate {before.learning_rate:g} -> "
+            f"{found.learning_rate:g}, workers {len(before.workers)} -> {len(found.workers)}"
+        )
+        if found.max_staleness != before.max_staleness:
+            reason += f", max_staleness {before.max_staleness} -> {found.max_staleness}"
+        return Change(found, reason)
+
+    def state(self) -> dict[str, Any]:
+        """What is set, and the speeds assumed, as plain values."""
+        now = self.now
+        return {
+            "workers": sorted(now.workers), "learning_rate": now.learning_rate, "max_staleness": now.max_staleness,
+            "assumed": self._assumed.tolist(),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.now = Setting(frozenset(state["workers"]), state["learning_rate"], state["max_staleness"])
+        self._assumed = np.array(state["assumed"])
+
+    def close(self) -> None:
+        """End the thread that plans."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _conditions(speeds: np.ndarray, cv: float) -> Study:
+    """One curvature, on workers of these relative mean delays and one coefficient of variation."""
+    classes: list[list[float]] = []
+    for mean in sorted(float(s) for s in speeds):
+        if classes and mean <= 1.2 * classes[-1][0]:
+            classes[-1].append(mean)
+        else:
+            classes.append([mean])
+    groups = [{"count": len(one), "compute": _law(float(np.mean(one)), cv)} for one in classes]
+    alike = {"workers": len(speeds), "compute": groups[0]["compute"]}
+    return make_study(
+        {
+            "workload": {"eigenvalues": [1.0]},
+            "cluster": {"group": groups} if len(groups) > 1 else alike,
+            "schedule": {"policy": "async", "learning_rate": 1e-3},
+            "target": {"loss": 1e-9},
+        }
+    )
+
+
+def _law(mean: float, cv: float) -> str:
+    return f"constant({mean!r})" if cv < EVEN else f"gamma({mean!r}, {1.0 / cv**2!r})"
+
+
+def _limit(speeds: np.ndarray, cv: float) -> float:
+    """Mean-square limit of the learning rate, for a curvature of 1."""
+    study = _conditions(speeds, cv)
+    return learning_rate_limit(study, arrivals(study)).mean_square

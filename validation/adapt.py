@@ -1,0 +1,80 @@
+"""`train --adapt` beside the fixed plan, for real on Ray: digits-mlp, 12 workers, gamma(4) delays of 0.15 s.
+
+* ``same``: nothing changes. Allowed: no change is made, so that the run is the fixed plan's.
+* ``slow``: a third of the workers slows down 5 times after 40 cycles.
+
+The learning rate is the plan's. Told for each seed: seconds to the target of the fixed and of the adaptive run, in
+pairs on the same machine, and what was changed. Run by hand: ``python validation/adapt.py --seeds 3``.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+
+from stalewise.delays.compiled import DelayStream
+from stalewise.study import make_study
+from stalewise.training import run as module
+from stalewise.training import train
+from stalewise.training.cluster import local_ray
+
+WORKERS, CYCLE, AFTER, SLOWER = 12, 0.15, 40, 5.0
+
+
+def study(rate, target):
+    return make_study(
+        {
+            "workload": {"kind": "digits-mlp"},
+            "cluster": {"workers": WORKERS, "compute": f"gamma({CYCLE}, 4)"},
+            "schedule": {"policy": "async", "learning_rate": rate},
+            "target": {"loss": target, "time_limit": 120.0},
+        }
+    )
+
+
+class Slowing(DelayStream):
+    """A third of the workers slows down."""
+
+    began = None
+
+    def next(self, worker):
+        now = time.monotonic()
+        Slowing.began = Slowing.began or now
+        slow = worker % 3 == 0 and now - Slowing.began > AFTER * CYCLE
+        return super().next(worker) * (SLOWER if slow else 1.0)
+
+
+def one(case, seed, rate, target, *, adapt):
+    Slowing.began = None
+    module.DelayStream = Slowing if case == "slow" else DelayStream
+    told = train(study(rate, target), seed=seed, adapt=adapt)
+    changes = [note for note in told.notes if note.startswith("after")]
+    return told.time_to_target.mean or float("inf"), changes
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--target", type=float, default=0.08)
+    parser.add_argument("--cases", nargs="*", default=["same", "slow"])
+    options = parser.parse_args()
+    failed = False
+    with local_ray():
+        for case in options.cases:
+            ratios = []
+            for seed in range(options.seeds):
+                fixed, _ = one(case, seed, options.rate, options.target, adapt=False)
+                adapted, changes = one(case, seed, options.rate, options.target, adapt=True)
+                ratios.append(adapted / fixed)
+                print(f"{case} seed {seed}: fixed {fixed:.2f} s, adaptive {adapted:.2f} s", *changes, sep="\n  ")
+                sys.stdout.flush()
+                failed |= case == "same" and bool(changes)
+            ratio = statistics.median(ratios)
+            print(f"{case}: adaptive over fixed {ratio:.3f} (median of {options.seeds})", flush=True)
+            failed |= case == "slow" and ratio >= 1.0
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
