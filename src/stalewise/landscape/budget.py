@@ -7,7 +7,7 @@ from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.landscape.spectrum import products_needed
 
-DEFAULT = "40000"
+DEFAULT = "30000"
 LEAST = 1000
 PRODUCT = 3.0  # gradients that a product with second derivatives costs, a sample of it a sample of theirs
 NOISE = 0.05  # of the budget goes to gradients, as much to slopes of single samples
@@ -26,7 +26,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """Read ``40000`` (gradients), ``60s`` or ``2min``.
+    """Read ``30000`` (gradients), ``60s`` or ``2min``.
 
     Raises:
         InputError: It is none of these, or too few gradients.
@@ -70,7 +70,7 @@ class Plan:
 def plan_for(budget: float, batch_size: int, count: int) -> Plan:
     """Divide a budget of gradients: a tenth for the noise, what is left for curvatures, on as many samples as it pays.
 
-    Twice the usual number of products is allowed to eigenvalues that are slow to separate.
+    Four times the usual number of products is allowed to eigenvalues that are slow to separate.
     """
     gradients = int(min(MOST_GRADIENTS, max(FEWEST_GRADIENTS, NOISE * budget)))
     slopes = int(min(MOST_SLOPES, max(batch_size, NOISE * budget * batch_size / count)))
@@ -78,4 +78,4 @@ def plan_for(budget: float, batch_size: int, count: int) -> Plan:
     left = budget - gradients - slopes * count / batch_size
     samples = max(batch_size, int(left * batch_size / (PRODUCT * usual)))
     total = gradients + slopes * count / batch_size + PRODUCT * usual * samples / batch_size
-    return Plan(count, samples, 2 * products_needed(count), gradients, slopes, total)
+    return Plan(count, samples, 4 * products_needed(count), gradients, slopes, total)

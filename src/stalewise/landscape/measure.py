@@ -17,12 +17,15 @@ from stalewise.study import Workload
 from stalewise.workloads import load_network
 
 if TYPE_CHECKING:
-    from stalewise.workloads.derivatives import Derivatives
     from stalewise.workloads.network import Network, Vector
 
 Array = NDArray[np.float64]
 Progress = Callable[[float, str], None]
 COUNT = 10
+NO_GAUSS_NEWTON = (
+    "no Gauss-Newton matrix: the loss must see the parameters through one call of the model alone, which returns one "
+    "tensor"
+)
 OTHER_SIZES = (0.25, 4.0)  # of the batch
 TIMED = 40  # gradients of each other size
 
@@ -36,7 +39,7 @@ def measure(
     Args:
         workload: A network.
         batch_size: Samples a gradient; the loader's, or 32, unless given.
-        budget: For each place: gradients (40000), or a time (``"60s"``, ``"2min"``) that is turned into gradients.
+        budget: For each place: gradients (30000), or a time (``"60s"``, ``"2min"``) that is turned into gradients.
         eigenvalues: Leading ones sought of the Hessian and of the Gauss-Newton matrix.
         updates: Updates of plain SGD after which to measure again; they come on top of the budget.
         learning_rate: Of those.
@@ -72,7 +75,8 @@ def _places(updates: Sequence[int], learning_rate: float | None) -> list[int]:
     places = sorted({0, *(checks.at_least("--updates", one, 0) for one in updates)})
     if places[-1] and learning_rate is None:
         raise InputError(
-            "schedule.learning_rate is missing: --updates takes steps of plain SGD; add --set schedule.learning_rate=0.05"
+            "schedule.learning_rate is missing: --updates takes steps of plain SGD; add, for example, "
+            "--set schedule.learning_rate=0.05"
         )
     return places
 
@@ -102,7 +106,8 @@ def _descend(
     """Parameters after steps of plain SGD."""
     for step in steps:
         gradient, _ = network.gradient(parameters, (seed, 1, step), size)
-        parameters = parameters - np.float32(rate or 0.0) * gradient
+        with np.errstate(over="ignore", invalid="ignore"):
+            parameters = parameters - np.float32(rate or 0.0) * gradient
         meter.add(1.0, f"update {step + 1}")
     return parameters
 
@@ -134,13 +139,7 @@ class _Look:
 
     def place(self, updates: int, learning_rate: float | None) -> Place:
         """What there is at these parameters."""
-        loss = self._network.loss(self._parameters)
-        if not np.isfinite(loss):
-            raise InputError(
-                f"schedule.learning_rate must be smaller, got {learning_rate}: the loss after {updates} updates is {loss}"
-                if updates
-                else f"workload.kind: the loss at the first parameters is {loss}, it must be finite"
-            )
+        loss = self._loss(updates, learning_rate)
         about = self._derivatives
         hessian = self._leading(about.hessian, "Hessian", self._rng.standard_normal(self._network.size))
         gauss = None
@@ -148,7 +147,8 @@ class _Look:
             near = hessian.vectors.sum(1) + self._rng.standard_normal(self._network.size) / np.sqrt(self._network.size)
             gauss = self._leading(about.gauss_newton, "Gauss-Newton", near)
         else:
-            self._note("no Gauss-Newton matrix: the loss must see the parameters through one call of the model alone, which returns one tensor")
+            self._note(NO_GAUSS_NEWTON)
+
         batches, noise = self._noise(hessian.vectors, updates)
         return Place(
             updates=updates, learning_rate=learning_rate, loss=loss, samples=about.samples,
@@ -156,9 +156,18 @@ class _Look:
             gauss_newton=None if gauss is None else _eigenvalues(gauss, about.shares),
         )  # fmt: skip
 
-    def _leading(
-        self, product: "Callable[[Vector], tuple[Vector, Array]]", name: str, first: Array
-    ) -> Leading:
+    def _loss(self, updates: int, learning_rate: float | None) -> float:
+        """Training loss; an error where it is not finite."""
+        loss = self._network.loss(self._parameters)
+        if np.isfinite(loss):
+            return loss
+        if not updates:
+            raise InputError(f"workload.kind: the loss at the first parameters must be finite, got {loss}")
+        raise InputError(
+            f"schedule.learning_rate must be smaller, got {learning_rate}: after {updates} updates the loss is {loss}"
+        )
+
+    def _leading(self, product: "Callable[[Vector], tuple[Vector, Array]]", name: str, first: Array) -> Leading:
         count, plan = min(self._plan.count, self._network.size), self._plan
         found = leading(self._counted(product, name), self._network.size, count, plan.products, first)
         if len(found.values) == 0:

@@ -175,7 +175,7 @@ def covariance_of(slopes: Array, batch_size: int, route: Literal["samples", "bat
 def seconds_of(sums: Sums) -> Seconds:
     """Time of one gradient; the median's error is half of what 68 % of medians lie within, by order statistics."""
     reach = 0.5 / math.sqrt(len(sums.seconds))
-    low, left, median, right, high = np.quantile(sums.seconds, [0.1, max(0.5 - reach, 0), 0.5, min(0.5 + reach, 1), 0.9])
-    return Seconds(
-        median=float(median), standard_error=float(right - left) / 2, low=float(low), high=float(high)
+    low, left, median, right, high = np.quantile(
+        sums.seconds, [0.1, max(0.5 - reach, 0), 0.5, min(0.5 + reach, 1), 0.9]
     )
+    return Seconds(median=float(median), standard_error=float(right - left) / 2, low=float(low), high=float(high))

@@ -1,10 +1,11 @@
 """What was measured of a landscape, as a file: strict JSON, checked when read."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stalewise.errors import InputError
 from stalewise.trajectory import load_json, to_json
@@ -151,6 +152,13 @@ class Place(_Part):
     noise: NoiseSummary
     batches: Annotated[list[Batch], Field(min_length=1, max_length=MOST)]
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Place":
+        for name, found in (("hessian", self.hessian), ("gauss_newton", self.gauss_newton or [])):
+            if any(later.value > earlier.value for earlier, later in itertools.pairwise(found)):
+                raise ValueError(f"{name} must descend")
+        return self
+
     @property
     def curvature(self) -> float:
         """Largest Hessian eigenvalue."""
@@ -182,6 +190,14 @@ class Landscape(_Part):
     places: Annotated[list[Place], Field(min_length=1, max_length=MOST)]
     notes: list[str] = []
 
+    @field_validator("places")
+    @classmethod
+    def _in_order(cls, value: list[Place]) -> list[Place]:
+        updates = [place.updates for place in value]
+        if updates[0] != 0 or updates != sorted(updates):
+            raise ValueError("places must begin at update 0 and go on in the order of updates")
+        return value
+
     @property
     def stiffest(self) -> Place:
         """Where the curvature is largest."""
@@ -207,7 +223,8 @@ def load_landscape(path: str | Path) -> Landscape:
         raise InputError(f"landscape file: {path.name} is not what `stalewise measure` writes: no format = {FORMAT!r}")
     if found.get("version") != VERSION:
         raise InputError(
-            f"landscape file: {path.name} has version {found.get('version')!r}, this program reads {VERSION}; measure anew"
+            f"landscape file: {path.name} has version {found.get('version')!r}, {VERSION} is what can be read; measure "
+            "anew"
         )
     try:
         return Landscape.model_validate(found)

@@ -29,13 +29,11 @@ class Leading(NamedTuple):
 
 
 def products_needed(count: int) -> int:
-    """Products that `leading` typically takes: two fillings of its basis, and one more for each residual."""
-    return 2 * max(BASIS * count, SMALLEST_BASIS) + count
+    """Products that `leading` takes where eigenvalues separate well: its basis once, and one for each residual."""
+    return max(BASIS * count, SMALLEST_BASIS) + 1 + count
 
 
-def leading(
-    product: Callable[[Array], tuple[Array, Array]], size: int, count: int, most: int, first: Array
-) -> Leading:
+def leading(product: Callable[[Array], tuple[Array, Array]], size: int, count: int, most: int, first: Array) -> Leading:
     r"""Largest eigenvalues by implicitly restarted Lanczos (ARPACK), to a residual of 1e-4 of each.
 
     Args:
@@ -60,9 +58,7 @@ def leading(
         restarts = max(1, (most - basis - count) // (basis - count))
         operator = LinearOperator((size, size), matvec=lambda v: product(v)[0], dtype=np.float64)  # type: ignore[call-arg]
         try:
-            values, vectors = eigsh(
-                operator, k=count, which="LA", v0=first, ncv=basis, tol=TOLERANCE, maxiter=restarts
-            )
+            values, vectors = eigsh(operator, k=count, which="LA", v0=first, ncv=basis, tol=TOLERANCE, maxiter=restarts)
         except ArpackNoConvergence as error:
             values, vectors = error.eigenvalues, error.eigenvectors
     order = np.argsort(values)[::-1][:count]
@@ -77,7 +73,8 @@ def _checked(product: Callable[[Array], tuple[Array, Array]], values: Array, vec
         theta[i] = vector @ moved
         residuals[i] = np.linalg.norm(moved - theta[i] * vector)
         bends.append(said)
-    return Leading(theta, vectors, residuals, np.array(bends))
+    order = np.argsort(-theta)  # rounding may turn two equal ones round
+    return Leading(theta[order], vectors[:, order], residuals[order], np.array([bends[i] for i in order]))
 
 
 class Density(NamedTuple):
@@ -95,9 +92,7 @@ class Density(NamedTuple):
         return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
-def density(
-    product: Product, size: int, known: Leading, probes: int, steps: int, rng: np.random.Generator
-) -> Density:
+def density(product: Product, size: int, known: Leading, probes: int, steps: int, rng: np.random.Generator) -> Density:
     r"""Spectral density by stochastic Lanczos quadrature, leading eigenvalues put in as they are.
 
     A random unit vector orthogonal to the known eigenvectors has, in Lanczos' tridiagonal matrix T, the Gauss rule of

@@ -58,8 +58,8 @@ class Derivatives:
     def splits(self) -> bool:
         """Whether the loss is one of a single output of the model, so that a Gauss-Newton matrix exists."""
         with self._open():
-            cut = _Cut(self._model)
-            loss = self._loss(cut, self._batches[0][0])
+            with _Cut(self._model) as cut:
+                loss = self._loss(self._model, self._batches[0][0])
             if cut.calls != 1 or not cut.output.requires_grad or not loss.requires_grad:
                 return False
             past = torch.autograd.grad(loss, self._weights, allow_unused=True)
@@ -124,8 +124,8 @@ class Derivatives:
 
     def _gauss_newton(self, batch: Any, along: tuple[torch.Tensor, ...]) -> Sequence[torch.Tensor]:
         """J v as the derivative by u of J'u, then the loss' own Hessian, then J'."""
-        cut = _Cut(self._model)
-        loss = self._loss(cut, batch)
+        with _Cut(self._model) as cut:
+            loss = self._loss(self._model, batch)
         back = torch.zeros_like(cut.leaf, requires_grad=True)
         pulled = torch.autograd.grad(cut.output, self._weights, back, create_graph=True, materialize_grads=True)
         (pushed,) = _moving(pulled, along, [back])
@@ -164,23 +164,25 @@ def _moving(
 
 
 class _Cut:
-    """A model that hands its output on as a leaf, so that what comes after stands alone."""
+    """While open, a model hands its output on as a leaf, so that what comes after stands alone."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self.calls = model, 0
         self.output = self.leaf = torch.empty(0)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __enter__(self) -> "_Cut":
+        self._hook = self._model.register_forward_hook(self._hand_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def _hand_on(self, model: nn.Module, given: Any, output: Any) -> Any:  # noqa: ARG002  (PyTorch calls it so)
         self.calls += 1
-        output = self._model(*args, **kwargs)
         if not isinstance(output, torch.Tensor):
             return output
-        self.output = output
-        self.leaf = output.detach().requires_grad_()
+        self.output, self.leaf = output, output.detach().requires_grad_()
         return self.leaf
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
 
 
 class _Whole(nn.Module):
