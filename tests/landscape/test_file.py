@@ -53,7 +53,7 @@ def test_file_reads_back_as_it_was(measured, tmp_path):
         (lambda d: d["places"][0]["hessian"][1].update(value=1e50), "places.0: hessian must descend"),
         (lambda d: d["places"][0]["hessian"][0].update(residual=-1.0), "residual: must be greater than or equal to 0"),
         (lambda d: d["places"][0]["density"]["shares"].append(0.5), r"density: shares has \d+ values for \d+ eigen"),
-        (lambda d: d["places"][0]["density"]["shares"].__setitem__(0, 2.0), "density: shares must add up to 1, got"),
+        (lambda d: d["places"][0]["density"]["shares"].__setitem__(0, 0.9), "density: shares must add up to 1, got"),
         (lambda d: d["places"][0]["noise"]["covariance"]["matrix"].pop(), "matrix must have 2 rows and columns"),
         (lambda d: d["places"][0]["noise"]["covariance"].update(route="x"), "route: must be 'samples' or 'batches'"),
         (lambda d: d["places"].reverse(), "places must begin at update 0 and go on in the order of updates"),

@@ -1,5 +1,7 @@
 """What is measured, by another route."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,7 @@ class Dense:
     def flat(self):
         return torch.from_numpy(self.weights)
 
+    @functools.cache  # noqa: B019  (one object)
     def hessian(self):
         return torch.func.hessian(lambda flat: self.loss(flat, self.x, self.y))(self.flat).numpy()
 
@@ -59,6 +62,7 @@ class Dense:
         bent = p[:, :, None] * jacobian - p[:, :, None] * np.einsum("no,nop->np", p, jacobian)[:, None]
         return np.einsum("nop,noq->pq", jacobian, bent, optimize=True) / len(p)
 
+    @functools.cache  # noqa: B019
     def gradients(self):
         """Of every sample, shape (samples, parameters)."""
         one = torch.func.grad(lambda flat, x, y: self.loss(flat, x[None], y[None]))

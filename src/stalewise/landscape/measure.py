@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.landscape.budget import DEFAULT, LEAST, PROBES, PRODUCT, STEPS, Budget, Plan, parse_budget, plan_for
-from stalewise.landscape.noise import collect, covariance_of, noise_of, seconds_of
+from stalewise.landscape.noise import Noise, Sums, collect, covariance_of, noise_of, seconds_of
 from stalewise.landscape.result import Batch, Density, Eigenvalue, Estimate, Landscape, NoiseSummary, Place, rest_of
 from stalewise.landscape.spectrum import Leading, density, leading
 from stalewise.study import Workload
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stalewise.workloads.network import Network, Vector
 
 Array = NDArray[np.float64]
+Product = Callable[[Array], tuple[NDArray[np.floating], Array]]  # and what each batch says of v'Av
 Progress = Callable[[float, str], None]
 COUNT = 10
 NO_GAUSS_NEWTON = (
@@ -107,7 +108,7 @@ def _descend(
     for step in steps:
         gradient, _ = network.gradient(parameters, (seed, 1, step), size)
         with np.errstate(over="ignore", invalid="ignore"):
-            parameters = parameters - np.float32(rate or 0.0) * gradient
+            parameters = np.asarray(parameters - np.float32(rate or 0.0) * gradient, np.float32)
         meter.add(1.0, f"update {step + 1}")
     return parameters
 
@@ -149,7 +150,7 @@ class _Look:
         else:
             self._note(NO_GAUSS_NEWTON)
 
-        batches, noise = self._noise(hessian.vectors, updates)
+        batches, noise = self._noise(hessian.vectors, first=updates == 0)
         return Place(
             updates=updates, learning_rate=learning_rate, loss=loss, samples=about.samples,
             hessian=_eigenvalues(hessian, about.shares), density=self._density(hessian), noise=noise, batches=batches,
@@ -167,7 +168,7 @@ class _Look:
             f"schedule.learning_rate must be smaller, got {learning_rate}: after {updates} updates the loss is {loss}"
         )
 
-    def _leading(self, product: "Callable[[Vector], tuple[Vector, Array]]", name: str, first: Array) -> Leading:
+    def _leading(self, product: Product, name: str, first: Array) -> Leading:
         count, plan = min(self._plan.count, self._network.size), self._plan
         found = leading(self._counted(product, name), self._network.size, count, plan.products, first)
         if len(found.values) == 0:
@@ -179,14 +180,12 @@ class _Look:
             self._note(f"{len(found.values)} of {count} eigenvalues of the {name} matrix have separated")
         return found
 
-    def _counted(
-        self, product: "Callable[[Vector], tuple[Vector, Array]]", name: str
-    ) -> Callable[[Array], tuple[Array, Array]]:
+    def _counted(self, product: Product, name: str) -> Callable[[Array], tuple[Array, Array]]:
         cost = PRODUCT * self._derivatives.samples / self._size
 
         def counted(direction: Array) -> tuple[Array, Array]:
             try:
-                moved, bends = product(np.asarray(direction, np.float32))
+                moved, bends = product(direction)
             except RuntimeError as error:
                 raise InputError(
                     f"workload.kind: the loss has no second derivatives in PyTorch: {str(error).splitlines()[0]}"
@@ -208,36 +207,33 @@ class _Look:
             trace=Estimate(value=size * mean, standard_error=size * error),
         )  # fmt: skip
 
-    def _noise(self, vectors: Array, updates: int) -> tuple[list[Batch], NoiseSummary]:
-        sizes = [self._size]
-        if self._network.any_batch and updates == 0:
-            sizes = sorted({self._size, *(max(1, round(one * self._size)) for one in OTHER_SIZES)})
-        batches = []
-        for size in sizes:
-            mine = size == self._size
-            number = self._plan.gradients if mine else TIMED
-            cost = size / self._size
-            sums = collect(
-                self._network, self._parameters, size, number, vectors if mine else vectors[:, :0],
-                (self._seed, 2 if mine else 3), lambda _, cost=cost: self._meter.add(cost, "gradient noise"),
-            )  # fmt: skip
-            noise = noise_of(sums)
-            batches.append(
-                Batch(batch_size=size, gradients=len(sums.seconds), seconds=seconds_of(sums), total=noise.total)
-            )
-            if mine:
-                own, along = noise, sums.along
+    def _noise(self, vectors: Array, first: bool) -> tuple[list[Batch], NoiseSummary]:
+        """Noise of the study's batch and, at the first place, what other batches say of it and how long they take."""
+        sums, noise, own = self._gradients(self._size, self._plan.gradients, vectors, worker=2)
+        batches = [own]
+        if self._network.any_batch and first:
+            others = {max(1, round(one * self._size)) for one in OTHER_SIZES} - {self._size}
+            batches += [self._gradients(size, TIMED, vectors[:, :0], worker=3)[2] for size in others]
         slopes = self._network.derivatives(self._parameters, self._plan.slopes).slopes(vectors)
         if slopes is None:
             self._note("noise along eigenvectors is from batches: single samples have no losses of their own here")
-            covariance = covariance_of(along, self._size, "batches")
+            covariance = covariance_of(sums.along, self._size, "batches")
         else:
             self._meter.add(slopes.size / self._size, "noise along eigenvectors")
             covariance = covariance_of(slopes, 1, "samples")
-        return batches, NoiseSummary(
-            total=own.total, covariance=covariance, rest=rest_of(own.total, covariance, self._network.size),
-            gradient_square=own.gradient_square, scale=own.scale, scale_two_batch=own.two_batch,
+        return sorted(batches, key=lambda one: one.batch_size), NoiseSummary(
+            total=noise.total, covariance=covariance, rest=rest_of(noise.total, covariance, self._network.size),
+            gradient_square=noise.gradient_square, scale=noise.scale, scale_two_batch=noise.two_batch,
         )  # fmt: skip
+
+    def _gradients(self, size: int, number: int, vectors: Array, *, worker: int) -> tuple[Sums, Noise, Batch]:
+        sums = collect(
+            self._network, self._parameters, size, number, vectors, (self._seed, worker),
+            lambda: self._meter.add(size / self._size, "gradient noise"),
+        )  # fmt: skip
+        noise = noise_of(sums)
+        told = Batch(batch_size=size, gradients=len(sums.seconds), seconds=seconds_of(sums), total=noise.total)
+        return sums, noise, told
 
     def _note(self, text: str) -> None:
         self._notes[text] = None

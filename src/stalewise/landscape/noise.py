@@ -48,7 +48,7 @@ def collect(
     gradients: int,
     directions: Array,
     name: tuple[int, int],
-    told: Callable[[float], None],
+    told: Callable[[], None],
 ) -> Sums:
     """Draw gradients and add them up.
 
@@ -74,7 +74,7 @@ def collect(
         sums[i % groups] += gradient
         squares[i % groups] += np.dot(gradient, gradient)
         along.append(gradient @ slim)
-        told(1.0)
+        told()
     return Sums(batch_size, count, _products(sums), squares, np.array(along, float), np.array(seconds))
 
 
@@ -92,7 +92,7 @@ class Noise:
 
     With n gradients of B samples, :math:`\mathrm{tr}\,\Sigma = B\sum_i|g_i - \bar g|^2/(n - 1)` and
     :math:`|G|^2 = |\bar g|^2 - \mathrm{tr}\,\Sigma/(nB)` (direct). From lengths of small batches and of big ones, the
-    means of a group, alone (two batches, McCandlish et al. 2018, appendix A):
+    means of a group, alone (two batches, McCandlish et al. 2018):
 
     .. math:: \mathrm{tr}\,\Sigma = \frac{|G_B|^2 - |G_{cB}|^2}{1/B - 1/(cB)}, \qquad
               |G|^2 = \frac{cB\,|G_{cB}|^2 - B\,|G_B|^2}{cB - B}.

@@ -14,6 +14,7 @@ FORMAT, VERSION = "stalewise landscape", 1
 MOST = 10_000  # eigenvalues, points or places that a file may hold
 
 Finite = Annotated[float, Field(strict=True, ge=-1e100, le=1e100, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Error = Annotated[float, Field(strict=True, ge=0, le=1e100, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, le=1 << 53)]
 
@@ -52,7 +53,7 @@ class Density(_Part):
     """
 
     eigenvalues: Annotated[list[Finite], Field(min_length=1, max_length=MOST)]
-    shares: Annotated[list[Error], Field(min_length=1, max_length=MOST)]
+    shares: Annotated[list[Share], Field(min_length=1, max_length=MOST)]
     trace: Estimate
     probes: Count
 

@@ -9,7 +9,8 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 Array = NDArray[np.float64]
-Product = Callable[[Array], Array]
+Product = Callable[[Array], NDArray[np.floating]]
+Told = Callable[[Array], tuple[NDArray[np.floating], Array]]
 TOLERANCE = 1e-4  # residual over eigenvalue
 BASIS = 3  # Lanczos vectors kept, in eigenvalues sought
 SMALLEST_BASIS = 20
@@ -33,7 +34,7 @@ def products_needed(count: int) -> int:
     return max(BASIS * count, SMALLEST_BASIS) + 1 + count
 
 
-def leading(product: Callable[[Array], tuple[Array, Array]], size: int, count: int, most: int, first: Array) -> Leading:
+def leading(product: Told, size: int, count: int, most: int, first: Array) -> Leading:
     r"""Largest eigenvalues by implicitly restarted Lanczos (ARPACK), to a residual of 1e-4 of each.
 
     Args:
@@ -58,14 +59,14 @@ def leading(product: Callable[[Array], tuple[Array, Array]], size: int, count: i
         restarts = max(1, (most - basis - count) // (basis - count))
         operator = LinearOperator((size, size), matvec=lambda v: product(v)[0], dtype=np.float64)  # type: ignore[call-arg]
         try:
-            values, vectors = eigsh(operator, k=count, which="LA", v0=first, ncv=basis, tol=TOLERANCE, maxiter=restarts)
+            values, vectors = eigsh(operator, k=count, which="LA", v0=first, ncv=basis, tol=TOLERANCE, maxiter=restarts)  # type: ignore[arg-type]
         except ArpackNoConvergence as error:
             values, vectors = error.eigenvalues, error.eigenvectors
     order = np.argsort(values)[::-1][:count]
     return _checked(product, np.asarray(values)[order], np.asarray(vectors)[:, order])
 
 
-def _checked(product: Callable[[Array], tuple[Array, Array]], values: Array, vectors: Array) -> Leading:
+def _checked(product: Told, values: Array, vectors: Array) -> Leading:
     """Eigenvalues as Rayleigh quotients of one more product each, with residuals."""
     theta, residuals, bends = np.empty(len(values)), np.empty(len(values)), []
     for i, vector in enumerate(vectors.T):

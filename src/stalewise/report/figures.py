@@ -146,17 +146,17 @@ def spectrum_figure(place: dict[str, Any]) -> go.Figure:
     middle = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
     width = [b - a for a, b in itertools.pairwise(edges)]
     figure.add_bar(x=middle, y=shares, width=width, name="Hessian", marker_color="#c5ccd6")
-    least = min((one for one in shares if one > 0), default=1.0)
+    single = density["shares"][-1] * density["probes"]  # the largest eigenvalue stands in every probe
     for name, key, colour, symbol in (
         ("largest of the Hessian", "hessian", COLOURS["predict"], "line-ns-open"),
         ("largest of the Gauss-Newton matrix", "gauss_newton", "#D55E00", "x-thin-open"),
     ):
         values = [one["value"] for one in place[key] or []]
         figure.add_scatter(
-            x=values, y=[least] * len(values), name=f"{len(values)} {name}", mode="markers",
+            x=values, y=[single] * len(values), name=f"{len(values)} {name}", mode="markers",
             marker={"color": colour, "size": 12, "symbol": symbol},
         )  # fmt: skip
-    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_yaxes(type="log", exponentformat="power", range=[math.log10(single / 3), 0.3])
     return figure
 
 

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 Vector = NDArray[np.float32]
+Direction = NDArray[np.floating]  # computed with in single precision
 Loss = Callable[[Any, Any], torch.Tensor]
 SAME = 1e-4  # mean of single losses and loss of the batch, relative
 
@@ -47,11 +48,11 @@ class Derivatives:
         self.samples = int(self.shares.sum())
         self.shares /= self.samples
 
-    def hessian(self, direction: Vector) -> tuple[Vector, NDArray[np.float64]]:
+    def hessian(self, direction: Direction) -> tuple[Vector, NDArray[np.float64]]:
         """Hessian times ``direction`` v, shape (size,), and v'Hv of each batch, shape (batches,)."""
         return self._times(self._hessian, direction)
 
-    def gauss_newton(self, direction: Vector) -> tuple[Vector, NDArray[np.float64]]:
+    def gauss_newton(self, direction: Direction) -> tuple[Vector, NDArray[np.float64]]:
         """As `hessian`, of the Gauss-Newton matrix."""
         return self._times(self._gauss_newton, direction)
 
@@ -65,7 +66,7 @@ class Derivatives:
             past = torch.autograd.grad(loss, self._weights, allow_unused=True)
             return all(gradient is None for gradient in past)
 
-    def slopes(self, directions: Vector) -> NDArray[np.float64] | None:
+    def slopes(self, directions: Direction) -> NDArray[np.float64] | None:
         r"""Derivatives of single samples' losses, :math:`g_i^\top v_j`, shape (samples, directions).
 
         One forward pass with tangents for each direction, over all samples of a batch at once.
@@ -105,7 +106,7 @@ class Derivatives:
         return np.concatenate(found)
 
     def _times(
-        self, product: Callable[[Any, tuple[torch.Tensor, ...]], Sequence[torch.Tensor]], direction: Vector
+        self, product: Callable[[Any, tuple[torch.Tensor, ...]], Sequence[torch.Tensor]], direction: Direction
     ) -> tuple[Vector, NDArray[np.float64]]:
         along = self._like_weights(direction)
         flat = torch.cat([part.ravel() for part in along])
@@ -133,7 +134,7 @@ class Derivatives:
         (bent,) = _moving(slope, (pushed,), [cut.leaf])
         return torch.autograd.grad(cut.output, self._weights, bent, materialize_grads=True)
 
-    def _like_weights(self, direction: Vector) -> tuple[torch.Tensor, ...]:
+    def _like_weights(self, direction: Direction) -> tuple[torch.Tensor, ...]:
         """A vector in the shapes of the parameters."""
         flat = torch.from_numpy(np.array(direction, np.float32).ravel()).to(self._weights[0].device)
         pieces = flat.split([weight.numel() for weight in self._weights])
