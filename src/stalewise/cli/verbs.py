@@ -86,8 +86,7 @@ def measure(
     measure.json and, as pictures, measure.html. A study with landscape = "measure.json" under [workload] takes its
     curvature from there (docs/landscapes.md).
 
-    Examples: stalewise measure examples/digits.toml --out runs/digits;
-    stalewise measure my_study.toml --budget 60s --updates 100 --updates 1000 --set schedule.learning_rate=0.05
+    Example: stalewise measure examples/digits.toml --budget 20s --updates 500 --out runs/digits
 
     Args:
         study: Study file (TOML) with a network workload; - reads standard input.
