@@ -207,6 +207,23 @@ def test_products_with_attention(kind):
     np.testing.assert_allclose(about.gauss_newton(along)[0], product, atol=1e-4 * product.abs().max())
 
 
+def test_fewer_parameters_than_eigenvalues():
+    """All four eigenvalues are found, and nothing is left for the density or for noise beside them."""
+    place = measure(own("weighted"), budget=1000).places[0]
+    assert len(place.hessian) == len(place.gauss_newton) == 4
+    assert place.density.trace.value == pytest.approx(sum(one.value for one in place.hessian))
+    assert (place.density.trace.standard_error, place.noise.rest.value) == (0.0, 0.0)
+    assert [one.batch_size for one in place.batches] == [4]
+
+
+def test_a_loss_without_second_derivatives():
+    """PyTorch's words, in one line."""
+    with pytest.raises(
+        InputError, match=r"workload.kind: the loss has no second derivatives in PyTorch: derivative for"
+    ):
+        measure(own("fused"), budget=1000)
+
+
 def test_no_gauss_newton_where_the_loss_sees_parameters():
     """It says so; the rest is measured."""
     found = measure(own("penalised"), budget=1000, eigenvalues=2)

@@ -1,5 +1,6 @@
 """A look at a network's landscape: curvature, gradient noise, time of one gradient, all with error bars."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ Array = NDArray[np.float64]
 Product = Callable[[Array], tuple[NDArray[np.floating], Array]]  # and what each batch says of v'Av
 Progress = Callable[[float, str], None]
 COUNT = 10
+_UNDIFFERENTIABLE = re.compile("derivative|differentia")  # in what PyTorch says then
 NO_GAUSS_NEWTON = (
     "no Gauss-Newton matrix: the loss must see the parameters through one call of the model alone, which returns one "
     "tensor"
@@ -187,6 +189,8 @@ class _Look:
             try:
                 moved, bends = product(direction)
             except RuntimeError as error:
+                if not _UNDIFFERENTIABLE.search(str(error)):
+                    raise
                 raise InputError(
                     f"workload.kind: the loss has no second derivatives in PyTorch: {str(error).splitlines()[0]}"
                 ) from None

@@ -127,6 +127,8 @@ def density(product: Product, size: int, known: Leading, probes: int, steps: int
 
 def _rule(product: Product, apart: Array, first: Array, steps: int) -> tuple[Array, Array]:
     """Gauss rule of the spectral measure of ``first`` without its part in the columns of ``apart``."""
+    if steps == 0:  # every eigenvector is known
+        return np.empty(0), np.empty(0)
     basis = np.empty((steps, len(first)), np.float32)
     diagonal, beside = np.zeros(steps), np.zeros(steps)
     vector = _orthogonal(first.astype(np.float32), apart, basis[:0])
