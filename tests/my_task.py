@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
 
 X = torch.linspace(-1, 1, 96).reshape(32, 3)
@@ -67,3 +68,51 @@ def doubles():
 def nothing():
     """Not a task: refused."""
     return nn.Linear(3, 1)
+
+
+class Attentive(nn.Module):
+    """PyTorch's own attention, fused where it can be."""
+
+    def __init__(self):
+        super().__init__()
+        self.rise, self.attend, self.fall = (
+            nn.Linear(1, 4),
+            nn.MultiheadAttention(4, 2, batch_first=True),
+            nn.Linear(4, 1),
+        )
+
+    def forward(self, x):
+        """Shape (samples, 3) to (samples, 1)."""
+        x = self.rise(x[..., None])
+        x = x + nn.functional.scaled_dot_product_attention(x, x, x)
+        return self.fall(self.attend(x, x, x, need_weights=False)[0].mean(-2))
+
+
+def attentive():
+    """Attention in two forms."""
+    return Attentive(), nn.MSELoss(), (X, Y)
+
+
+def penalised():
+    """A loss that sees the parameters past the model's output."""
+    model, loss, data = regression()
+    return model, lambda model, batch: loss(model(batch[0]), batch[1]) + 0.1 * model[0].weight.square().sum(), data
+
+
+class Fused(nn.Module):
+    """Attention that insists on its fused form."""
+
+    def __init__(self):
+        super().__init__()
+        self.rise = nn.Linear(1, 4)
+
+    def forward(self, x):
+        """Shape (samples, 3) to (samples, 1)."""
+        x = self.rise(x[..., None])[:, None]
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return nn.functional.scaled_dot_product_attention(x, x, x).mean((-2, -1))
+
+
+def fused():
+    """A loss without second derivatives."""
+    return Fused(), nn.MSELoss(), (X, Y)

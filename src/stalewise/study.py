@@ -124,6 +124,7 @@ class Workload(_Section):
     data: str | None = Field(default=None, description="file or folder of a network's data")
     options: dict[str, Any] = Field(default={}, description="arguments of a network's factory")
     path: str | None = Field(default=None, description="folder of your own module, the study's unless given")
+    landscape: str | None = Field(default=None, description="what `stalewise measure` wrote, for a network's curvature")
     eigenvalues: list[Positive] | None = Field(default=None, description="Hessian eigenvalues")
     gradient_noise: NonNegative | list[NonNegative] = Field(
         default=0.0, description="variance of one stochastic gradient along each eigenvector"
@@ -151,6 +152,11 @@ class Workload(_Section):
         return None if self.data is None else (self._folder / self.data).resolve()
 
     @property
+    def landscape_path(self) -> Path | None:
+        """Where a network's measured landscape is, if the study says."""
+        return None if self.landscape is None else (self._folder / self.landscape).resolve()
+
+    @property
     def is_quadratic(self) -> bool:
         """Whether the whole landscape stands in the study."""
         return self.kind == QUADRATIC
@@ -162,7 +168,7 @@ class Workload(_Section):
             if given:
                 raise ValueError(f'{given[0]} belongs to kind = "quadratic"; {self.kind} brings its own landscape')
             return self
-        given = sorted(self.model_fields_set & {"data", "options", "path"})
+        given = sorted(self.model_fields_set & {"data", "options", "path", "landscape"})
         if given:
             raise ValueError(f"{given[0]} belongs to networks; a quadratic stands in the study")
         if not self.eigenvalues:
@@ -494,13 +500,14 @@ class Study(_Section):
         return make_study(data, folder=folder)
 
     def with_places(self) -> "Study":
-        """The same study with a network's data and module named so that they are found from any folder."""
+        """The same study with a network's data, module and landscape named so that they are found from any folder."""
         workload = self.workload
         if workload.is_quadratic:
             return self
         data = None if workload.data_path is None else str(workload.data_path)
         path = None if workload.kind in BUILT_IN else str(workload.folder)
-        return self._with("workload", {"data": data, "path": path})
+        landscape = None if workload.landscape_path is None else str(workload.landscape_path)
+        return self._with("workload", {"data": data, "path": path, "landscape": landscape})
 
     def with_delay(self, law: AbstractDelay) -> "Study":
         """The same study with the law of a cycle given as an object, in place of ``cluster``'s texts.

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,10 @@ def test_a_browser_draws_it(folder, tmp_path_factory):
                page.as_uri()]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert dom.count('class="main-svg"') >= 5
+
+
+def test_a_page_of_delays_alone(tmp_path):
+    """A folder with one answer is enough, whichever it is."""
+    source = Path(__file__).parents[2] / "examples" / "pai_job_1.csv"
+    assert run(["fit", str(source), "--out", str(tmp_path)]) == 0
+    assert "<h2>Delays</h2>" in write_report(tmp_path).read_text()

@@ -1,7 +1,7 @@
 """The verbs. Each parses, calls one function of the library, and prints."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 
@@ -24,8 +24,13 @@ from stalewise.cli.shared import (
 from stalewise.study import Study
 from stalewise.trajectory import Trajectory, to_json
 
+if TYPE_CHECKING:
+    from stalewise.landscape import Place
+
 Logs = Annotated[list[Literal["tensorboard", "mlflow"]] | None, cyclopts.Parameter(name="--log", negative="")]
 Kinds = Annotated[list[Literal["workers", "spread", "threshold"]] | None, cyclopts.Parameter(name="--kind")]
+
+Updates = Annotated[list[int] | None, cyclopts.Parameter(name="--updates", negative="")]
 
 
 def fit(
@@ -70,34 +75,71 @@ def fit(
 
 
 def measure(
-    study: str, /, *, batches: int = 200, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None
-) -> None:
-    """Measure a network's landscape at its start: curvature, gradient noise, time of one gradient.
+    study: str, /, *, budget: str | None = None, eigenvalues: int = 10, updates: Updates = None,
+    set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
+) -> None:  # fmt: skip
+    """Measure a network's landscape: curvature, gradient noise, time of one gradient, with error bars.
 
-    Example: stalewise measure examples/digits.toml
+    Leading eigenvalues of the Hessian and of the Gauss-Newton matrix, the Hessian's spectral density, the noise of
+    gradients in total and along the leading eigenvectors, the batch at which noise equals signal, and how long a
+    gradient takes here. All of it is true of one place: curvature moves in training. With --out it is written as
+    measure.json and, as pictures, measure.html. A study with landscape = "measure.json" under [workload] takes its
+    curvature from there (docs/landscapes.md).
+
+    Example: stalewise measure examples/digits.toml --budget 20s --updates 500 --out runs/digits
 
     Args:
         study: Study file (TOML) with a network workload; - reads standard input.
-        batches: Gradients to spend.
+        budget: What each place may cost: gradients (30000 unless given), or a time (60s, 2min) that is turned into
+            gradients. More buys samples behind the curvatures, and so smaller errors.
+        eigenvalues: Leading ones to find.
+        updates: Measure again after so many updates of plain SGD with the study's learning rate and batch (repeatable).
     """
     from stalewise.errors import InputError
+    from stalewise.landscape import DEFAULT_BUDGET
     from stalewise.landscape import measure as run
+    from stalewise.report.figures import landscape_page
 
     question = read_study(study, set_)
     if question.workload.is_quadratic:
         raise InputError(
             'workload.kind must be a network for measure, got "quadratic": its landscape stands in the study'
         )
-    answer = run(question.workload, batch_size=question.schedule.batch_size, batches=batches, seed=seed).as_dict()
-    write_answer(out, {"measure.json": to_json(answer)})
-    noise, size = answer["gradient_noise"], answer["batch_size"]
-    low, median, high = (1e3 * answer["seconds_per_gradient"][key] for key in ("low", "median", "high"))
-    say(json, answer, [
-        f"curvature       {answer['curvature']:.4g} (largest Hessian eigenvalue at the start; it moves)",
-        f"gradient noise  variance {noise['variance']:.4g} +- {noise['standard_error']:.2g}, batch {size}",
-        f"noise scale     {_or(answer['noise_scale'])} samples (the batch at which noise equals signal)",
-        f"one gradient    {median:.3g} ms here ({low:.3g} to {high:.3g})",
+    with progress_bar("measure") as progress:
+        answer = run(
+            question.workload, batch_size=question.schedule.batch_size, budget=budget or DEFAULT_BUDGET,
+            eigenvalues=eigenvalues, updates=updates or (), learning_rate=question.schedule.learning_rate, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    document = answer.model_dump()
+    write_answer(out, {"measure.json": answer.to_json(), "measure.html": landscape_page(document)} if out else {})
+    lines = [line for place in answer.places for line in (*_place(place), "")]
+    say(json, document, [
+        *lines, f"spent {answer.gradients:.0f} gradients of {answer.batch_size} samples, {answer.seconds:.3g} s",
+        f"pictures {out / 'measure.html'}" if out else "pictures and a file for studies: with --out FOLDER",
+        *_notes(answer.notes),
     ])  # fmt: skip
+
+
+def _place(place: "Place") -> list[str]:
+    """What was measured at one place, in lines."""
+    after = f"after {place.updates} updates of SGD" if place.updates else "at the start"
+    noise, batch = place.noise, place.batches
+    along = ", ".join(f"{one.value:.3g}" for one in noise.covariance.along)
+    times = "; ".join(
+        f"{one.batch_size}: {1e3 * one.seconds.median:.3g} +- {1e3 * one.seconds.standard_error:.1g}" for one in batch
+    )
+    gauss = place.gauss_newton
+    return [
+        f"{after}: loss {place.loss:.4g}; curvatures over {place.samples} samples",
+        f"  Hessian        {', '.join(f'{one.value:.4g}' for one in place.hessian)}",
+        f"                 largest {place.hessian[0]} (residual {place.hessian[0].residual:.1g}); trace "
+        f"{place.density.trace}; lowest seen {place.density.eigenvalues[0]:.3g}",
+        f"  Gauss-Newton   {', '.join(f'{one.value:.4g}' for one in gauss) if gauss else '-'}",
+        f"  gradient noise variance of one sample {noise.total}; along the eigenvectors {along}",
+        f"  noise scale    {noise.scale or '-'} samples; two-batch estimator {noise.scale_two_batch or '-'}",
+        f"  one gradient   by batch size [ms]: {times}",
+    ]
 
 
 def limit(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:

@@ -1,6 +1,8 @@
 """What is being minimised: curvature and gradient noise, measured with PyTorch."""
 
-from stalewise.landscape.curvature import curvature_at_start, leading_curvature
-from stalewise.landscape.measure import Landscape, measure
+from stalewise.landscape.budget import DEFAULT as DEFAULT_BUDGET
+from stalewise.landscape.curvature import curvature_of, leading_curvature
+from stalewise.landscape.measure import measure
+from stalewise.landscape.result import Landscape, Place, load_landscape
 
-__all__ = ["Landscape", "curvature_at_start", "leading_curvature", "measure"]
+__all__ = ["DEFAULT_BUDGET", "Landscape", "Place", "curvature_of", "leading_curvature", "load_landscape", "measure"]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.dynamics import Inertia, StepLimit, dispersion, learning_rate_at, stationary_variance, step_limit
-from stalewise.landscape import curvature_at_start
+from stalewise.landscape import curvature_of
 from stalewise.staleness import Arrivals
 from stalewise.study import Study
 
@@ -104,9 +104,9 @@ def stiffest(study: Study) -> tuple[float, list[str]]:
     """Largest curvature of a study, and what to know about it."""
     if study.workload.is_quadratic:
         return float(study.workload.modes().eigenvalues.max()), []
-    curvature = curvature_at_start(study.workload)
+    curvature, where = curvature_of(study.workload)
     note = (
-        f"curvature {curvature:.3g} is that of {study.workload.kind} at its start; it moves while training, towards "
+        f"curvature {curvature:.3g} is that of {study.workload.kind} {where}; it moves while training, towards "
         "the edge the delay allows, so for networks this limit is a cautious guide and not a cliff"
     )
     return curvature, [note]

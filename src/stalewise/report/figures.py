@@ -138,6 +138,69 @@ def chart_figure(chart: dict[str, Any]) -> go.Figure:
     return figure
 
 
+def spectrum_figure(place: dict[str, Any]) -> go.Figure:
+    """Spectral density of the Hessian: the share of eigenvalues in each bin, and the leading ones."""
+    density = place["density"]
+    figure = _figure("eigenvalue", "share of eigenvalues", bargap=0)
+    edges, shares = _histogram(density["eigenvalues"], density["shares"])
+    middle = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
+    width = [b - a for a, b in itertools.pairwise(edges)]
+    figure.add_bar(x=middle, y=shares, width=width, name="Hessian", marker_color="#c5ccd6")
+    single = density["shares"][-1] * density["probes"]  # the largest eigenvalue stands in every probe
+    for name, key, colour, symbol in (
+        ("largest of the Hessian", "hessian", COLOURS["predict"], "line-ns-open"),
+        ("largest of the Gauss-Newton matrix", "gauss_newton", "#D55E00", "x-thin-open"),
+    ):
+        values = [one["value"] for one in place[key] or []]
+        figure.add_scatter(
+            x=values, y=[single] * len(values), name=f"{len(values)} {name}", mode="markers",
+            marker={"color": colour, "size": 12, "symbol": symbol},
+        )  # fmt: skip
+    figure.update_yaxes(type="log", exponentformat="power", range=[math.log10(single / 3), 0.3])
+    return figure
+
+
+def _histogram(values: list[float], shares: list[float], bins: int = 60) -> tuple[list[float], list[float]]:
+    """Shares that fall into each of equal bins."""
+    low, high = min(values), max(values)
+    width = (high - low) / bins or 1.0
+    heights = [0.0] * bins
+    for value, share in zip(values, shares, strict=True):
+        heights[min(int((value - low) / width), bins - 1)] += share
+    return [low + i * width for i in range(bins + 1)], heights
+
+
+def noise_figure(place: dict[str, Any]) -> go.Figure:
+    """Variance of one sample's gradient along the leading eigenvectors, beside their curvature."""
+    noise = place["noise"]
+    along, rest = noise["covariance"]["along"], noise["rest"]["value"]
+    curvature = [one["value"] for one in place["hessian"]]
+    figure = _figure("curvature (Hessian eigenvalue)", "variance of one sample's gradient")
+    figure.update_yaxes(type="log", exponentformat="power")
+    figure.add_scatter(
+        x=curvature, y=[one["value"] for one in along], mode="markers", name="along leading eigenvectors",
+        marker={"color": COLOURS["predict"], "size": 9},
+        error_y={"array": [one["standard_error"] for one in along], "color": GREY},
+        error_x={"array": [one["standard_error"] for one in place["hessian"]], "color": GREY},
+    )  # fmt: skip
+    if rest > 0:
+        figure.add_hline(y=rest, line={"color": GREY, "dash": "dash"}, annotation_text="mean of all other directions")
+    return figure
+
+
+def landscape_page(landscape: dict[str, Any]) -> str:
+    """A landscape's pictures, place by place, as one self-contained page."""
+    parts = []
+    for i, place in enumerate(landscape["places"]):
+        after = f"After {place['updates']} updates of SGD" if place["updates"] else "At the start"
+        drawn = (
+            pio.to_html(one, include_plotlyjs=i == k == 0, full_html=False)
+            for k, one in enumerate((spectrum_figure(place), noise_figure(place)))
+        )
+        parts.append(f"<h2>{after}: loss {place['loss']:.4g}</h2>{''.join(drawn)}")
+    return _page(f"Landscape of {landscape['workload']['kind']}", "".join(parts))
+
+
 _BOUNDARIES = (("#D55E00", "solid"), ("#333333", "dot"))
 
 
@@ -151,6 +214,10 @@ def chart_page(charts: list[dict[str, Any]]) -> str:
     for i, chart in enumerate(charts):
         notes = "".join(f"<p>{escape(note)}</p>" for note in chart["notes"])
         parts.append(pio.to_html(chart_figure(chart), include_plotlyjs=i == 0, full_html=False) + notes)
+    return _page("Stability charts", "".join(parts))
+
+
+def _page(title: str, body: str) -> str:
     style = "body{font:15px system-ui,sans-serif;color:#3b4252;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>Stability charts</title><style>{style}</style>"
-    return f"{head}<h1>Stability charts</h1>{''.join(parts)}</html>"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{style}</style>"
+    return f"{head}<h1>{escape(title)}</h1>{body}</html>"

@@ -1,5 +1,6 @@
 """The page: reads what the verbs left in a folder, lays it out, writes one HTML file that needs no network."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from stalewise.errors import InputError
+from stalewise.landscape import load_landscape
 from stalewise.prediction import differences
 from stalewise.report import figures
 from stalewise.trajectory import load_json, load_trajectory, write_atomically
 
 ENGINES = ("predict", "simulate", "train")
 OTHERS = ("fit", "plan", "chart")
+LANDSCAPE = "measure.json"
 ROWS = (
     ("time to target [s]", lambda t: t["time_to_target"]["mean"]),
     ("update rate [1/s]", lambda t: t["update_rate"]),
@@ -31,7 +34,8 @@ def write_report(folder: str | Path) -> Path:
     """Write ``report.html`` into a folder of answers.
 
     Args:
-        folder: Holds any of fit.json, plan.json, chart.json, predict.json, simulate.json, train.json, planned.toml.
+        folder: Holds any of fit.json, measure.json, plan.json, chart.json, predict.json, simulate.json, train.json,
+            planned.toml.
 
     Returns:
         Path of the page.
@@ -45,6 +49,8 @@ def write_report(folder: str | Path) -> Path:
     answers = {e: load_trajectory(folder / f"{e}.json") for e in ENGINES if (folder / f"{e}.json").exists()}
     trajectories = {engine: answer.model_dump() for engine, answer in answers.items()}
     other = {n: _document(folder / f"{n}.json") for n in OTHERS if (folder / f"{n}.json").exists()}
+    if (folder / LANDSCAPE).exists():
+        other["landscape"] = load_landscape(folder / LANDSCAPE).model_dump()
     if not trajectories and not other:
         raise InputError(f"report folder: {str(folder)!r} holds no answer; run a verb with --out {folder} first")
     page = folder / "report.html"
@@ -64,7 +70,7 @@ def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any], n
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stalewise.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    drawn: dict[str, Markup] = {}
+    drawn: dict[str, Markup] = defaultdict(Markup)  # the page asks for figures that there may not be
     try:
         target = next((float(t["study"]["target"]["loss"]) for t in trajectories.values()), None)
         if trajectories:
@@ -75,12 +81,16 @@ def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any], n
         if "fit" in other:
             drawn["delay"] = _draw(figures.delay_figure(other["fit"]))
             drawn["quantile"] = _draw(figures.quantile_figure(other["fit"]))
+        for i, place in enumerate(other.get("landscape", {}).get("places", ())):
+            drawn[f"spectrum{i}"] = _draw(figures.spectrum_figure(place))
+            drawn[f"noise{i}"] = _draw(figures.noise_figure(place))
         return environment.get_template("page.html").render(
             plotly=Markup(get_plotlyjs()),
             figures=drawn,
             fit=other.get("fit"),
             plan=other.get("plan"),
             chart=other.get("chart"),
+            landscape=other.get("landscape"),
             trajectories=trajectories,
             names=figures.NAMES,
             notes=notes,

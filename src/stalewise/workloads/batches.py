@@ -36,8 +36,8 @@ class AbstractBatches(ABC):
         """The batch of this name, of ``size`` samples."""
 
     @abstractmethod
-    def all(self) -> Iterator[tuple[Any, int]]:
-        """All of the data, or the same `EVALUATED` samples of it, in batches with their sizes."""
+    def all(self, most: int = EVALUATED, part: int = CHUNK) -> Iterator[tuple[Any, int]]:
+        """All of the data, or the same ``most`` samples of it, in batches of ``part`` with their sizes."""
 
 
 class Addressed(AbstractBatches):
@@ -55,14 +55,14 @@ class Addressed(AbstractBatches):
         """The batch of this name."""
         return self._rows(np.random.default_rng([1, *name]).integers(self._count, size=size))
 
-    def all(self) -> Iterator[tuple[Any, int]]:
+    def all(self, most: int = EVALUATED, part: int = CHUNK) -> Iterator[tuple[Any, int]]:
         """All samples in order, or a fixed choice of them."""
         rows = np.arange(self._count)
-        if self._count > EVALUATED:
-            rows = np.sort(np.random.default_rng(0).choice(self._count, EVALUATED, replace=False))
-        for begin in range(0, len(rows), CHUNK):
-            part = rows[begin : begin + CHUNK]
-            yield self._rows(part), len(part)
+        if self._count > most:
+            rows = np.sort(np.random.default_rng(0).choice(self._count, most, replace=False))
+        for begin in range(0, len(rows), part):
+            some = rows[begin : begin + part]
+            yield self._rows(some), len(some)
 
     def _rows(self, rows: np.ndarray) -> Any:
         if self._tensors is not None:
@@ -96,8 +96,8 @@ class Streamed(AbstractBatches):
             stream.next()
         return stream.next()
 
-    def all(self) -> Iterator[tuple[Any, int]]:
-        """The first batches of an order of its own."""
+    def all(self, most: int = EVALUATED, part: int = CHUNK) -> Iterator[tuple[Any, int]]:  # noqa: ARG002
+        """The first batches of an order of its own, as large as the loader makes them."""
         seen = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -105,7 +105,7 @@ class Streamed(AbstractBatches):
                 size = _length(batch)
                 yield batch, size
                 seen += size
-                if seen >= EVALUATED:
+                if seen >= most:
                     return
 
 

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stalewise.errors import InputError
-from stalewise.workloads.batches import AbstractBatches, Name, batches_of, to_device
+from stalewise.workloads.batches import CHUNK, EVALUATED, AbstractBatches, Addressed, Name, batches_of, to_device
+from stalewise.workloads.derivatives import Derivatives
 from stalewise.workloads.task import Task
 
 Vector = NDArray[np.float32]
+PARTS = 16  # of the samples that derivatives are taken over, for their standard errors
 
 
 class Network:
@@ -109,18 +111,16 @@ class Network:
         """What `score` is."""
         return "loss" if self._task.score is None else getattr(self._task.score, "__name__", "score").replace("_", " ")
 
-    def hessian_product(self, parameters: Vector, direction: Vector) -> Vector:
-        """Hessian of `loss` at ``parameters`` times ``direction``, by differentiating the gradient once more."""
-        self._put(parameters)
-        self._model.eval()
-        along = torch.from_numpy(np.asarray(direction, np.float32).ravel().copy()).to(self._device)
-        total, samples = torch.zeros(self.size, device=self._device), 0
-        for batch, count in self._data.all():
-            loss = self._loss(self._model, to_device(batch, self._device))
-            gradient = torch.cat([g.ravel() for g in torch.autograd.grad(loss, self._weights, create_graph=True)])
-            total += count * torch.cat([g.ravel() for g in torch.autograd.grad(gradient @ along, self._weights)])
-            samples += count
-        return (total / samples).cpu().numpy()
+    @property
+    def any_batch(self) -> bool:
+        """Whether gradients may have any batch size; not where a loader draws samples by itself."""
+        return isinstance(self._data, Addressed)
+
+    def derivatives(self, parameters: Vector, samples: int = EVALUATED) -> Derivatives:
+        """Second derivatives at ``parameters``, of `loss` if it is told on no more than so many ``samples``."""
+        part = max(1, min(CHUNK, -(-samples // PARTS)))
+        batches = [(to_device(batch, self._device), count) for batch, count in self._data.all(samples, part)]
+        return Derivatives(self._model, self._loss, batches, lambda: self._put(parameters))
 
     def export(self, parameters: Vector) -> dict[str, torch.Tensor]:
         """The model's ``state_dict`` at ``parameters``, running averages of batch normalisation over the data."""
