@@ -91,7 +91,9 @@ class Adapter:
                 return None
             found, self._planning = self._planning.result(), None
             return self._decide(found, now)
-        if now < self._rests_until or not self._changed():
+        if now < self._rests_until:
+            return None
+        if not self._changed():
             self._doubt = None
             return None
         self._planning = self._pool.submit(self._best, self._speeds(), self._spread())
