@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from stalewise.protocol import Cancel, Start, Step
+from stalewise.protocol import Start, Step
 from stalewise.simulation.loop import VirtualCluster
 from stalewise.simulation.network import NetworkRun, advance
 from stalewise.study import Study, make_study
@@ -23,7 +23,7 @@ from stalewise.workloads import open_network
 from stalewise.workloads.network import Network
 
 WORKERS = (1, 4, 16, 64)
-GRADIENTS = {"digits-mlp": 1024, "mnist-cnn": 128, "char-transformer": 64}  # and two cycles at least
+GRADIENTS = {"digits-mlp": 1024, "mnist-cnn": 64, "char-transformer": 32}  # and two cycles at least
 SEEDS = {"digits-mlp": (1, 16), "mnist-cnn": (1,), "char-transformer": (1,)}
 BATCH = 32
 REPEATS = 5
@@ -52,11 +52,11 @@ def order_of(study: Study, seed: int, until: float) -> list[tuple[int, int, int]
         order.append((worker, index[worker], read[worker]))
         index[worker] += 1
         for instruction in instructions:
-            assert isinstance(instruction, Start | Step) and not isinstance(instruction, Cancel)
-            if isinstance(instruction, Step):
-                version = instruction.version
-            else:
-                read[instruction.worker] = version
+            match instruction:
+                case Step():
+                    version = instruction.version
+                case Start(worker=other):
+                    read[other] = version
     return order
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
 BLOW_UP = 1e3
-SPACING = 0.04  # of the time passed, between records
+SPACING = 0.03  # of the time passed, between records
 
 
 @dataclass(slots=True, eq=False)
