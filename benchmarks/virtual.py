@@ -21,6 +21,7 @@ from stalewise.simulation.network import NetworkRun, advance
 from stalewise.study import Study, make_study
 from stalewise.workloads import open_network
 from stalewise.workloads.network import Network
+from stalewise.workloads.task import Task
 
 WORKERS = (1, 4, 16, 64)
 GRADIENTS = {"digits-mlp": 1024, "mnist-cnn": 64, "char-transformer": 32}  # and two cycles at least
@@ -61,11 +62,10 @@ def order_of(study: Study, seed: int, until: float) -> list[tuple[int, int, int]
 
 
 def plainly(
-    study: Study, network: Network, seed: int, start: np.ndarray, order: list[tuple[int, int, int]]
+    study: Study, network: Network, task: Task, seed: int, start: np.ndarray, order: list[tuple[int, int, int]]
 ) -> np.ndarray:
     """Final parameters of the plain loop, shape (size,)."""
-    task = network._build()
-    model, weights = task.model.train(), list(task.model.parameters())
+    model, weights = task.model, list(task.model.parameters())
     versions = [[part.clone() for part in network.parts(torch.from_numpy(start))]]
     for worker, index, read in order:
         batch = network.draw((seed, worker, index), BATCH)
@@ -100,7 +100,7 @@ class Telling:
 def measure(kind: str, workers: int, seeds: int, data: str | None) -> tuple[float, float, float, float]:
     """Microseconds a gradient: plain, virtual time, its losses; and how far apart the answers are."""
     network, study = open_network(study_of(kind, workers, data))
-    start = network.start(0)
+    start, task = network.start(0), network._build()
     network.at_once(BATCH)
     until = max(GRADIENTS[kind] / (workers * seeds), 2.0)
     orders = [order_of(study, seed, 0.5 * np.ceil(2 * until)) for seed in range(seeds)]
@@ -108,7 +108,7 @@ def measure(kind: str, workers: int, seeds: int, data: str | None) -> tuple[floa
     plain, virtual, losses, apart = [], [], [], 0.0
     for _ in range(REPEATS):
         begun = time.process_time()
-        expected = [plainly(study, network, seed, start, order) for seed, order in enumerate(orders)]
+        expected = [plainly(study, network, task, seed, start, order) for seed, order in enumerate(orders)]
         plain.append(time.process_time() - begun)
         telling = Telling(network)
         runs = [NetworkRun(study, telling, seed, start) for seed in range(seeds)]
