@@ -52,6 +52,7 @@ bench: $(READY) ## measured speed beside peers, answers checked
 	@$(BIN)/python benchmarks/readers.py 1000000
 	@$(BIN)/python benchmarks/roots.py
 	@$(BIN)/python benchmarks/search.py
+	@$(BIN)/python benchmarks/virtual.py $(if $(MNIST),--data $(MNIST))
 
 timelines: $(READY) ## draw the pictures of docs/policies anew
 	@$(BIN)/python docs/timelines.py

@@ -116,3 +116,42 @@ class Fused(nn.Module):
 def fused():
     """A loss without second derivatives."""
     return Fused(), nn.MSELoss(), (X, Y)
+
+
+def normalised_alone():
+    """Batch normalisation without dropout."""
+    return nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1)), nn.MSELoss(), (X, Y)
+
+
+def decided():
+    """Values decide what is done."""
+    return nn.Linear(3, 1), lambda model, batch: model(batch[0]).abs().mean() * float(batch[1].sum() > 2), (X, Y)
+
+
+class Named(nn.Module):
+    """A layer in two places, a weight in two layers, a scalar, and a parameter without use."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = nn.Linear(3, 3)
+        self.third = nn.Linear(3, 3)
+        self.third.weight = self.first.weight
+        self.scale, self.idle = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return self.scale * self.third(self.second(self.first(x).tanh())).sum(-1, keepdim=True)
+
+
+def tied():
+    """Such a model, with a loss that looks at its parameters."""
+    return (
+        Named(),
+        lambda m, b: ((m(b[0]) - b[1]) ** 2).mean() + 0.1 * sum((w**2).sum() for w in m.parameters()),
+        (X, Y),
+    )
+
+
+def short_last():
+    """A loader with an order of its own whose last batch is short."""
+    sampler = WeightedRandomSampler(torch.arange(1.0, 11.0).tolist(), 10)
+    return nn.Linear(3, 1), nn.MSELoss(), DataLoader(TensorDataset(X, Y), batch_size=4, sampler=sampler)

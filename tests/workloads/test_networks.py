@@ -63,6 +63,37 @@ def test_gradients_are_autograds(kind):
     np.testing.assert_array_equal(gradient, torch.cat([w.grad.ravel() for w in weights]).numpy())
 
 
+STACKED = ["digits-mlp", "my_task:regression", "my_task:dictionaries", "my_task:normalised_alone", "my_task:tied"]
+ALONE = ["my_task:normalised", "my_task:decided"]
+
+
+@pytest.mark.parametrize("kind", [*STACKED, *ALONE, "my_task:weighted", "my_task:short_last"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_gradients_together_are_those_one_by_one(kind, steps):
+    """At many parameters, each on its own batch: up to rounding where they are computed together, else to the bit."""
+    network, study = opened(kind)
+    size = study.batch_size or 8
+    assert (network.at_once(size) > 1) == (kind not in ALONE)
+    rng = np.random.default_rng(0)
+    first = network.start(0)
+    at = [first + 0.1 * rng.standard_normal(network.size).astype(np.float32) for _ in range(11)]
+    names = [(3, worker % 4, steps * (worker // 4)) for worker in range(11)]
+    together = network.local_gradients(at, names, size, steps, 0.1)
+    one_by_one = np.stack([network.local_gradient(*pair, size, steps, 0.1) for pair in zip(at, names, strict=True)])
+    assert together.shape == (11, network.size) and np.abs(one_by_one).max() > 0.01
+    if kind in ALONE:
+        np.testing.assert_array_equal(together, one_by_one)
+    apart = np.linalg.norm(together - one_by_one, axis=1)
+    assert (apart <= 1e-4 * np.linalg.norm(one_by_one, axis=1)).all()
+
+
+def test_heavy_gradients_are_computed_one_by_one():
+    """What keeps a core busy is not slowed down; two batch sizes are two questions."""
+    network, _ = opened("char-transformer")
+    assert network.at_once(2) > 1
+    assert network.at_once(64) == 1
+
+
 def test_batches_have_names():
     """One name, one batch; other names, other batches; a plain loader's batch size is the study's unless it says so."""
     network, study = opened("my_task:regression")

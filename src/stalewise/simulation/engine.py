@@ -9,7 +9,7 @@ import numpy as np
 
 from stalewise import checks
 from stalewise.protocol import Tally
-from stalewise.simulation.network import NetworkRun
+from stalewise.simulation.network import NetworkRun, advance
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float, str], None]
 POINTS = 800
 BUDGET = 4e8  # mode updates a quadratic study may cost, summed over seeds; about 10 s on one core
-STALL_RECORDS = 160  # and not before this many records, two a mean cycle, when the best loss no longer falls
+STALL_CYCLES = 80  # and not before, when the best loss no longer falls
 MOST_CYCLES = 2000  # a network study stops here
 
 
@@ -134,8 +134,7 @@ def simulate_network(
     runs = [NetworkRun(study, network, seed + i, start) for i in range(seeds)]
     reach = min(horizon or 16 * cycle, longest)
     while True:
-        for run in runs:
-            run.advance(reach)
+        advance(runs, reach)
         points = min(len(run.time) for run in runs)
         loss = np.array([run.loss[:points] for run in runs])
         time = np.array(runs[0].time[:points])
@@ -143,7 +142,7 @@ def simulate_network(
         blew_up = any(run.blew_up for run in runs)
         if progress:
             progress(min(reach / longest, 1.0), f"{time[-1] / cycle:.0f} cycles, loss {loss.mean(axis=0)[-1]:.4g}")
-        stalled = not horizon and len(time) >= STALL_RECORDS and _no_progress(loss.mean(axis=0))
+        stalled = not horizon and time[-1] >= STALL_CYCLES * cycle and _no_progress(time, loss.mean(axis=0))
         done = settled is not None and time[-1] >= 1.4 * settled + 5 * cycle
         if blew_up or stalled or done or time[-1] >= longest:
             break
@@ -169,10 +168,10 @@ def simulate_network(
     return _trajectory(study, ensemble, seed, floor=None, stalled=stalled and not blew_up, limited=limited)
 
 
-def _no_progress(loss: np.ndarray) -> bool:
+def _no_progress(time: np.ndarray, loss: np.ndarray) -> bool:
     """Whether the best loss of the second half is no better than that of the first."""
-    half = len(loss) // 2
-    return bool(loss[half:].min() >= 0.999 * loss[:half].min())
+    late = time > 0.5 * time[-1]
+    return bool(loss[late].min() >= 0.999 * loss[~late].min())
 
 
 def sum_tallies(tallies: list[Tally]) -> Tally:

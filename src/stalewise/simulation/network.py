@@ -1,8 +1,10 @@
-"""Networks in virtual time: real gradients, plain loop, one gradient computed when its parameters are read."""
+"""Networks in virtual time: real gradients, each computed when it is needed, with all others that are known by then."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,21 +20,25 @@ from stalewise.protocol import (
     Unsent,
     parse_compression,
 )
-from stalewise.simulation.loop import TRAINER, VirtualCluster
+from stalewise.simulation.loop import TRAINER, RecordedCluster, VirtualCluster
 from stalewise.study import Study
 
 if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
 BLOW_UP = 1e3
+SPACING = 0.03  # of the time passed, between records
 
 
-class Computed(NamedTuple):
-    """A gradient, the parameters behind it, and when they were read [s]."""
+@dataclass(slots=True, eq=False)
+class Begun:
+    """A gradient: the parameters behind it, when they were read [s], its batch, and itself once it is computed."""
 
-    gradient: np.ndarray
     parameters: np.ndarray
     read_at: float
+    batch: tuple[int, int, int]
+    gradient: np.ndarray | None = None
+    sent: np.ndarray | None = None
 
 
 class NetworkRun:
@@ -40,70 +46,125 @@ class NetworkRun:
 
     ``seed`` names its batches and delays, ``start`` its first parameters.
 
+    Args:
+        study: What to run.
+        network: What it trains.
+        seed: Of batches and delays.
+        start: First parameters, shape (size,); versions are shared by all that read them, never copied.
+        arrivals: Times [s] and workers of gradients that arrive, one after the other, in place of the study's delays.
+
     Attributes:
-        time: Times of record [s], every half mean cycle.
+        study: What is run.
+        network: What it trains.
+        time: Times of record [s]: every half mean cycle, later every `SPACING` of the time passed.
         loss: Training loss on all of the data at those times; infinite once it blew up.
         updates: Steps taken by then.
         server: The protocol's server, with its tally.
         counts: How often each staleness was applied.
     """
 
-    def __init__(self, study: Study, network: "Network", seed: int, start: np.ndarray) -> None:
+    def __init__(
+        self, study: Study, network: "Network", seed: int, start: np.ndarray,
+        arrivals: Sequence[tuple[float, int]] | None = None,
+    ) -> None:  # fmt: skip
         from stalewise.workloads.compressor import Compressor  # noqa: PLC0415  (PyTorch is an extra)
         from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415
 
-        delay_rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
         self.server = study.server()
-        self._study, self._network, self._seed = study, network, seed
+        self.study, self.network, self._seed = study, network, seed
         self._optimizer = Optimizer(study.schedule, network.size)
         self._compressor = Compressor(parse_compression(study.schedule.compression), network.size)
         self._parameters = start
         self._index: Counter[int] = Counter()
-        self._computing: dict[int, Computed] = {}
-        self._delivered: Deliveries[Computed] = Deliveries()
+        self._begun: dict[int, Begun] = {}
+        self._unknown: dict[int, Begun] = {}
+        self._delivered: Deliveries[Begun] = Deliveries()
         self.counts: Counter[int] = Counter()
         self.age_moments = np.zeros(3)
-        self._cluster = VirtualCluster(study, self.server, delay_rng, self._norm)
+        if arrivals is None:
+            delay_rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
+            self._cluster = VirtualCluster(study, self.server, delay_rng, self._norm)
+        else:
+            self._cluster = RecordedCluster(self.server, arrivals, self._norm)
         for instruction in self._cluster.first:
             self._obey(instruction, 0.0)
-        self._interval = 0.5 * study.workers().mean_cycle
+        self._interval, self._tick = 0.5 * study.workers().mean_cycle, 0
         self.time, self.loss, self.updates = [0.0], [network.loss(self._parameters)], [0]
         self.blew_up = False
 
     @property
     def samples(self) -> int:
         """Training samples spent on gradients so far."""
-        return sum(self._index.values()) * self._study.batch_size
+        return sum(self._index.values()) * self.study.batch_size
 
     @property
     def parameters(self) -> np.ndarray:
         """Parameters as they are now, shape (size,)."""
         return self._parameters
 
+    @property
+    def needed(self) -> Begun:
+        """The gradient that the run waits for, where `proceed` says that it does."""
+        return self._begun[self._cluster.upcoming[1]]
+
+    @property
+    def unknown(self) -> list[Begun]:
+        """Gradients in flight that are not computed yet."""
+        return [begun for begun in self._begun.values() if begun.gradient is None]
+
     def advance(self, until: float) -> None:
         """Run on until the records reach ``until`` [s] or the loss blows up."""
+        advance([self], until)
+
+    def proceed(self, until: float) -> bool:
+        """`advance` as far as gradients are known; whether that is all the way."""
         while not self.blew_up and self.time[-1] < until:
-            due = len(self.time) * self._interval
-            while self._cluster.next_time <= due:
-                now, worker, instructions = next(self._cluster)
-                if worker != TRAINER:
-                    self._delivered.add(worker, self._computing[worker])
-                for instruction in instructions:
-                    self._obey(instruction, now)
-            loss = self._network.loss(self._parameters)
-            self.blew_up = not (np.isfinite(loss) and loss < BLOW_UP * self.loss[0])
-            self.time.append(due)
-            self.loss.append(np.inf if self.blew_up else loss)
-            self.updates.append(self.server.version)
+            tick = self._next_tick(until)
+            due = tick * self._interval
+            if not self._run(due):
+                return False
+            self._tick = tick
+            self._record(due)
+        return True
+
+    def _next_tick(self, until: float) -> int:
+        """Half cycles at the next record, none far beyond ``until``."""
+        spaced = self._tick + max(1, int(SPACING * self._tick))
+        return max(self._tick + 1, min(spaced, math.ceil(until / self._interval)))
+
+    def _run(self, due: float) -> bool:
+        """All that happens up to ``due`` [s], or up to the first gradient that is not computed yet; whether all."""
+        while True:
+            now, worker = self._cluster.upcoming
+            if now > due:
+                return True
+            if worker != TRAINER and self._begun[worker].gradient is None:
+                return False
+            if self._cluster.next_time > due:
+                return True
+            now, worker, instructions = next(self._cluster)
+            if worker != TRAINER:
+                self._pack(worker)
+                self._delivered.add(worker, self._begun[worker])
+            for instruction in instructions:
+                self._obey(instruction, now)
+
+    def _record(self, now: float) -> None:
+        same = self.server.version == self.updates[-1]
+        loss = self.loss[-1] if same else self.network.loss(self._parameters)
+        self.blew_up = not (np.isfinite(loss) and loss < BLOW_UP * self.loss[0])
+        self.time.append(now)
+        self.loss.append(np.inf if self.blew_up else loss)
+        self.updates.append(self.server.version)
 
     def _obey(self, instruction: Instruction, now: float) -> None:
         match instruction:
             case Start(worker=worker):
-                self._compute(worker, self._parameters, now)
+                self._begin(worker, self._parameters, now)
             case Again(worker=worker):
-                self._compute(worker, self._computing[worker].parameters, self._computing[worker].read_at)
+                self._begin(worker, self._begun[worker].parameters, self._begun[worker].read_at)
             case Cancel(worker=worker):
-                del self._computing[worker]
+                del self._begun[worker]
             case Drop(worker=worker) | Unsent(worker=worker):
                 self._delivered.last(worker)
             case Expire(worker=worker):
@@ -111,28 +172,62 @@ class NetworkRun:
             case Step() as step:
                 self._step(step, now)
 
-    def _compute(self, worker: int, parameters: np.ndarray, read_at: float) -> None:
-        batch = (self._seed, worker, self._index[worker])
-        study, steps = self._study, self._study.schedule.local_steps
-        gradient = self._network.local_gradient(parameters, batch, study.batch_size, steps, study.learning_rate)
-        gradient = self._compressor.sent(worker, gradient)
-        self._computing[worker] = Computed(gradient, parameters, read_at)
-        self._index[worker] += steps
+    def _begin(self, worker: int, parameters: np.ndarray, read_at: float) -> None:
+        self._begun[worker] = Begun(parameters, read_at, (self._seed, worker, self._index[worker]))
+        self._index[worker] += self.study.schedule.local_steps
+
+    def _pack(self, worker: int) -> np.ndarray:
+        """What ``worker`` sends of its gradient; a cancelled one leaves no trace in what it keeps back."""
+        begun = self._begun[worker]
+        if begun.sent is None:
+            if begun.gradient is None:
+                compute([begun], self.study, self.network)
+            assert begun.gradient is not None
+            begun.sent = self._compressor.sent(worker, begun.gradient)
+        return begun.sent
 
     def _norm(self, worker: int) -> float:
-        return float(np.linalg.norm(self._computing[worker].gradient))
+        return float(np.linalg.norm(self._pack(worker)))
 
     def _step(self, step: Step, now: float) -> None:
         taken = self._delivered.used(step)
-        for one, computed in zip(step.gradients, taken, strict=True):
-            age = now - computed.read_at
+        for one, begun in zip(step.gradients, taken, strict=True):
+            age = now - begun.read_at
             self.age_moments += (1.0, age, age * age)
             self.counts[one.staleness] += 1
-        strength = self._study.schedule.delay_compensation
-        gradients = [compensated(c.gradient, c.parameters, self._parameters, strength) for c in taken]
+        strength = self.study.schedule.delay_compensation
+        gradients = [compensated(b.sent, b.parameters, self._parameters, strength) for b in taken if b.sent is not None]
         weights = [one.weight for one in step.gradients]
-        mean = mean_gradient(gradients, weights)
-        self._parameters = self._optimizer.step(self._parameters, mean)
+        self._parameters = self._optimizer.step(self._parameters, mean_gradient(gradients, weights))
+
+
+def advance(runs: Sequence[NetworkRun], until: float, *, exactly: bool = False) -> None:
+    """Run repetitions of one study on, side by side: all that they wait for is computed together.
+
+    Args:
+        runs: Repetitions of one study, of one network.
+        until: Where their records go to [s].
+        exactly: Compute gradients one by one, bit for bit as a worker does.
+    """
+    waiting = [run for run in runs if not run.proceed(until)]
+    while waiting:
+        study, network = waiting[0].study, waiting[0].network
+        together = not exactly and network.at_once(study.batch_size) > 1
+        wanted = [begun for run in waiting for begun in (run.unknown if together else [run.needed])]
+        compute(wanted, study, network, exactly=exactly)
+        waiting = [run for run in waiting if not run.proceed(until)]
+
+
+def compute(gradients: Sequence[Begun], study: Study, network: "Network", *, exactly: bool = False) -> None:
+    """Fill in gradients, together where the network can."""
+    how = (study.batch_size, study.schedule.local_steps, study.learning_rate)
+    if exactly:
+        for begun in gradients:
+            begun.gradient = network.local_gradient(begun.parameters, begun.batch, *how)
+        return
+    found = network.local_gradients([b.parameters for b in gradients], [b.batch for b in gradients], *how)
+    for begun, gradient in zip(gradients, found, strict=True):
+        begun.gradient = gradient
 
 
 def compensated(gradient: np.ndarray, read: np.ndarray, now: np.ndarray, strength: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Batches by name: the same (seed, worker, index) gives the same samples in every engine and process."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from stalewise.errors import InputError
 
 Name = tuple[int, int, int]
 EVALUATED = 4096  # samples of a large data set on which its loss is told
-CHUNK = 1024
+CHUNK = 512  # told at once: what a convolution makes of more falls out of a core's cache
 
 
 class AbstractBatches(ABC):
@@ -34,6 +34,14 @@ class AbstractBatches(ABC):
     @abstractmethod
     def draw(self, name: Name, size: int) -> Any:
         """The batch of this name, of ``size`` samples."""
+
+    def draw_stacked(self, names: Sequence[Name], size: int) -> Any:
+        """Batches stacked along a new first axis, tensor by tensor.
+
+        Raises:
+            ValueError: They are not of one shape, or hold other things than tensors.
+        """
+        return _stacked([self.draw(name, size) for name in names])
 
     @abstractmethod
     def all(self, most: int = EVALUATED, part: int = CHUNK) -> Iterator[tuple[Any, int]]:
@@ -53,7 +61,18 @@ class Addressed(AbstractBatches):
 
     def draw(self, name: Name, size: int) -> Any:
         """The batch of this name."""
-        return self._rows(np.random.default_rng([1, *name]).integers(self._count, size=size))
+        return self._rows(self._chosen(name, size))
+
+    def draw_stacked(self, names: Sequence[Name], size: int) -> Any:
+        """Rows of tensors are taken at once."""
+        if self._tensors is None:
+            return super().draw_stacked(names, size)
+        return self._rows(np.stack([self._chosen(name, size) for name in names]))
+
+    def _chosen(self, name: Name, size: int) -> np.ndarray:
+        words = [1, *name]  # the same numbers as an array of 32 bits, which is three times as fast to seed with
+        seed = np.array(words, np.uint32) if max(words) < 1 << 32 else words
+        return np.random.default_rng(seed).integers(self._count, size=size)
 
     def all(self, most: int = EVALUATED, part: int = CHUNK) -> Iterator[tuple[Any, int]]:
         """All samples in order, or a fixed choice of them."""
@@ -158,6 +177,19 @@ def batches_of(data: Any) -> AbstractBatches:
         f"workload.data: needs a DataLoader, a map-style Dataset or tensors, got {type(data).__name__}; wrap an "
         "iterable data set in a DataLoader"
     )
+
+
+def _stacked(batches: Sequence[Any]) -> Any:
+    first = batches[0]
+    if isinstance(first, torch.Tensor):
+        if any(batch.shape != first.shape for batch in batches):
+            raise ValueError("batches of several shapes")
+        return torch.stack(list(batches))
+    if isinstance(first, dict):
+        return {key: _stacked([batch[key] for batch in batches]) for key in first}
+    if type(first) in (tuple, list):
+        return type(first)(_stacked(parts) for parts in zip(*batches, strict=True))
+    raise ValueError(f"batches hold {type(first).__name__}")
 
 
 def _length(batch: Any) -> int:

@@ -1,6 +1,7 @@
 """A network, its data and its loss, seen as functions of one flat parameter vector."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,14 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stalewise.errors import InputError
 from stalewise.workloads.batches import CHUNK, EVALUATED, AbstractBatches, Addressed, Name, batches_of, to_device
 from stalewise.workloads.derivatives import Derivatives
+from stalewise.workloads.stacked import Stacked
 from stalewise.workloads.task import Task
 
 Vector = NDArray[np.float32]
 PARTS = 16  # of the samples that derivatives are taken over, for their standard errors
+FEWEST = 4  # gradients computed together; below, one by one is as fast
+MOST = 128
+MOST_VALUES = 1 << 22  # parameters of all of them
+LIGHT = 3e7  # operations of a gradient on a CPU: heavier ones keep it busy one by one
+CLOSE = 1e-3  # what rounding may change of a gradient, by its norm
 
 
 class Network:
@@ -52,6 +60,8 @@ class Network:
         self._held_out = None if task.held_out is None else batches_of(task.held_out)
         self._first = self._flat.cpu().numpy().copy()
         self.batch_size = self._data.batch_size
+        self._stacked = Stacked(self._model, self._loss, self._weights, self.parts)
+        self._most: dict[int, int] = {}
 
     def parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Views of a vector in the shapes of the parameters; of (n, size) those of n networks, stacked."""
@@ -74,11 +84,64 @@ class Network:
         samples = self.draw(batch, batch_size)
         self._put(parameters)
         self._gradient.zero_()
-        self._model.train()
+        self._train()
         torch.default_generator.manual_seed(hash(batch) & 0x7FFFFFFF)
         loss = self._loss(self._model, samples)
         loss.backward()
         return self._gradient.cpu().numpy().copy(), float(loss.detach())
+
+    def gradients(self, parameters: Sequence[Vector], batches: Sequence[Name], batch_size: int) -> Vector:
+        """`gradient` at many parameters, shape (n, size): the same up to rounding, together where that is faster."""
+        found = np.empty((len(batches), self.size), np.float32)
+        begin = 0
+        while begin < len(batches):
+            part = slice(begin, begin + self.at_once(batch_size))
+            found[part] = self._gradients(parameters[part], batches[part], batch_size)
+            begin = part.stop
+        return found
+
+    def at_once(self, batch_size: int) -> int:
+        """How many gradients `gradients` computes together, 1 for one by one.
+
+        One by one where that is as fast, where the model does not bear it (random layers, values that decide what is
+        done) or comes out different: two gradients are tried.
+        """
+        if batch_size not in self._most:
+            most = min(MOST, MOST_VALUES // self.size)
+            self._most[batch_size] = most if most >= FEWEST and self._bears_stacking(batch_size) else 1
+        return self._most[batch_size]
+
+    def _bears_stacking(self, batch_size: int) -> bool:
+        names, parameters = [(0, 0, 0), (0, 0, 1)], [self._first] * 2
+        try:
+            with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+                warnings.simplefilter("error")  # of operations that vmap takes one by one
+                alone = np.stack([self.gradient(self._first, name, batch_size)[0] for name in names])
+                if self._device.type == "cpu" and counter.get_total_flops() > len(names) * LIGHT:
+                    return False
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                together = self._together(parameters, names, batch_size)
+        except Exception:  # whatever a user's model may raise
+            return False
+        return bool(np.linalg.norm(together - alone) <= CLOSE * np.linalg.norm(alone))
+
+    def _gradients(self, parameters: Sequence[Vector], batches: Sequence[Name], batch_size: int) -> Vector:
+        if len(batches) >= FEWEST:
+            try:
+                return self._together(parameters, batches, batch_size)
+            except ValueError:  # these batches are not of one shape
+                pass
+            except RuntimeError:  # out of memory, or what the trial did not meet
+                self._most[batch_size] = 1
+        pairs = zip(parameters, batches, strict=True)
+        return np.stack([self.gradient(vector, batch, batch_size)[0] for vector, batch in pairs])
+
+    def _together(self, parameters: Sequence[Vector], batches: Sequence[Name], batch_size: int) -> Vector:
+        samples = to_device(self._data.draw_stacked(batches, batch_size), self._device)
+        self._train()
+        flat = torch.from_numpy(np.stack(parameters)).to(self._device)
+        return self._stacked(flat, samples).cpu().numpy()
 
     def local_gradient(
         self, parameters: Vector, batch: Name, batch_size: int, steps: int, learning_rate: float
@@ -95,6 +158,19 @@ class Network:
             gradient, _ = self.gradient(here, (seed, worker, index + step), batch_size)
             here = np.asarray(here - rate * gradient, np.float32)
         return (parameters - here) / rate
+
+    def local_gradients(
+        self, parameters: Sequence[Vector], batches: Sequence[Name], batch_size: int, steps: int, learning_rate: float
+    ) -> Vector:
+        """`local_gradient` at many parameters, shape (n, size): the same up to rounding."""
+        if steps == 1:
+            return self.gradients(parameters, batches, batch_size)
+        first, rate = np.stack(parameters), np.float32(learning_rate)
+        here = first
+        for step in range(steps):
+            names = [(seed, worker, index + step) for seed, worker, index in batches]
+            here = here - rate * self.gradients(list(here), names, batch_size)
+        return (first - here) / rate
 
     def loss(self, parameters: Vector) -> float:
         """Training loss on all of the data, or on a fixed choice of 4,096 samples of it."""
@@ -142,6 +218,10 @@ class Network:
                 total += count * float(of(self._model, to_device(batch, self._device)))
                 samples += count
         return total / samples
+
+    def _train(self) -> None:
+        if not self._model.training:  # walking through its layers costs more than the step of a small network
+            self._model.train()
 
     def _put(self, parameters: Vector) -> None:
         if self._device.type == "cpu":
