@@ -155,3 +155,21 @@ def short_last():
     """A loader with an order of its own whose last batch is short."""
     sampler = WeightedRandomSampler(torch.arange(1.0, 11.0).tolist(), 10)
     return nn.Linear(3, 1), nn.MSELoss(), DataLoader(TensorDataset(X, Y), batch_size=4, sampler=sampler)
+
+
+class Faulty(nn.Linear):
+    """Gives NaN for training batches that hold sample 0."""
+
+    def forward(self, x):
+        poisoned = (x == X[0]).all(-1).any() & self.training
+        return super().forward(x) * torch.where(poisoned, torch.nan, 1.0)
+
+
+def faulty():
+    """A task one in eight of whose gradients is not finite (4 of 32 samples a batch)."""
+    return Faulty(3, 1), nn.MSELoss(), DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=True)
+
+
+def broken():
+    """A factory that cannot be called."""
+    raise RuntimeError("no data here")

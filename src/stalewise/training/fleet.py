@@ -147,7 +147,7 @@ class Fleet:
         self._read: dict[int, tuple[int, float]] = {}
         self._sent: dict[int, Any] = {}
         self._seconds: deque[float] = deque(maxlen=1000)
-        self._looked = 0.0
+        self._looked = self._latest = 0.0
         self.index: Counter[int] = Counter(index or {})
         self.deaths = 0
         self.bytes = 0
@@ -265,8 +265,13 @@ class Fleet:
     def _release_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, _, outcome = heapq.heappop(self._due)
-            outcome.arrived = now
+            outcome.arrived = self._stamp(now)
             self._events.append(outcome)
+
+    def _stamp(self, now: float) -> float:
+        """``now``, or a little later: no two arrivals are at once, so that their times tell their order."""
+        self._latest = max(now, self._latest + 1e-8)
+        return self._latest
 
     def _arrived(self, arrival: Arrival) -> None:
         if arrival.here:
@@ -293,7 +298,7 @@ class Fleet:
         gradient = None
         if answer.state == OK:
             gradient = self._memory.gradients[pending.worker] if payload is None else self._unpack(payload)
-        now, due = time.monotonic(), pending.began + (pending.drawn or 0.0)
+        now, due = self._stamp(time.monotonic()), pending.began + (pending.drawn or 0.0)
         outcome = Outcome(
             pending.worker, pending.pulled, pending.began, pending.drawn, now, answer.state, gradient,
             self._memory.versions[self._read[pending.worker][0]], answer.norm, answer.seconds,
