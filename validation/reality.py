@@ -60,8 +60,10 @@ def main():
                 mean, distance, rate, count, notes = one(kind, workers, options.data)
                 off = abs(mean - (workers - 1)) > 0.02 * (workers - 1) or distance > 0.05 or abs(rate - 1) > 0.05
                 failed += off
-                print(f"{kind:<11} {workers:>2} {count:>10} {mean:>15.3f} {workers - 1:>8} {distance:>16.3f} {rate:>20.3f}"
-                      f"{'  OFF' if off else ''}", flush=True)  # fmt: skip
+                row = (
+                    f"{kind:<11} {workers:>2} {count:>10} {mean:>15.3f} {workers - 1:>8} {distance:>16.3f} {rate:>9.3f}"
+                )
+                print(row, "OFF" if off else "", flush=True)
                 late = [note for note in notes if "longer to compute" in note or "later than drawn" in note]
                 print("   ", "; ".join(late), flush=True)
     print(f"{failed} rows off")

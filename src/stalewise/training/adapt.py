@@ -23,7 +23,8 @@ from stalewise.study import Study, make_study
 LAST = 4  # gradients of a worker that tell how fast it is now
 KEPT = 8  # and how even its gradients are
 APART = 1.5  # times slower or faster: what counts as another speed
-ERRORS = 3.0  # and so many standard errors
+ERRORS = 4.0  # and so many standard errors
+FRESH = 8.0  # mean cycles between two looks that must agree
 WORTH = 1.1  # a change must promise so much
 REST = 10.0  # mean cycles between two changes
 PROBE = 25.0  # mean cycles after which workers that were left out are tried again
@@ -76,8 +77,8 @@ class Adapter:
         self._cycle = float(np.median(means))
         self._rests_until = REST * self._cycle
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="adapt")
-        self._planning: Future[Setting | None] | None = None
-        self._doubt: Setting | None = None
+        self._planning: Future[tuple[Setting | None, np.ndarray]] | None = None
+        self._doubt: frozenset[tuple[int, bool]] = frozenset()
         self._probed = 0.0
 
     def arrived(self, worker: int, seconds: float) -> None:
@@ -85,18 +86,21 @@ class Adapter:
         self._seen[worker].append(seconds)
 
     def look(self, now: float) -> Change | None:
-        """What to change, if anything; a verdict must come twice, from gradients that came in between."""
+        """What to change, if anything: workers must be seen to have changed twice, with fresh gradients in between."""
         if self._planning is not None:
             if not self._planning.done():
                 return None
-            found, self._planning = self._planning.result(), None
-            return self._decide(found, now)
+            (found, speeds), self._planning = self._planning.result(), None
+            self._rests_until = now + REST * self._cycle
+            return None if found is None else self._take(found, speeds, now)
         if now < self._rests_until:
             return None
-        if not self._changed():
-            self._doubt = None
+        changed = self._changed()
+        if not changed & self._doubt:
+            self._doubt, self._rests_until = changed, now + FRESH * self._cycle
             return None
-        self._planning = self._pool.submit(self._best, self._speeds(), self._spread())
+        self._doubt = frozenset()
+        self._planning = self._pool.submit(self._best, self._speeds(changed), self._spread())
         return None
 
     def probes(self, now: float) -> list[int]:
@@ -107,65 +111,62 @@ class Adapter:
         self._probed = now
         return left
 
-    def _speeds(self) -> np.ndarray:
-        """Seconds a gradient, of each worker, over the median of those at work; what was assumed where too few came."""
+    def _ratios(self) -> np.ndarray:
+        """How much slower than assumed each worker is, beside the others at work; 1 where too few gradients came."""
         means = np.array([np.mean(list(seen)[-LAST:]) if len(seen) >= LAST else math.nan for seen in self._seen])
-        scale = np.nanmedian((means / self._assumed)[list(self.now.workers)])
-        means = np.where(np.isnan(means), self._assumed * scale, means)
-        return means / np.median(means[list(self.now.workers)])
+        ratios = means / self._assumed
+        known = ratios[list(self.now.workers)]
+        if np.isnan(known).mean() >= 0.5:
+            return np.ones(len(ratios))
+        return np.nan_to_num(ratios / np.nanmedian(known), nan=1.0)
 
-    def _changed(self) -> bool:
-        """Whether some worker's speed is another than was assumed, beside the others'."""
-        if sum(len(self._seen[w]) >= LAST for w in self.now.workers) <= len(self.now.workers) // 2:
-            return False
-        off = np.abs(np.log(self._speeds() / (self._assumed / np.median(self._assumed[list(self.now.workers)]))))
-        return bool((off > max(math.log(APART), ERRORS * self._spread() / math.sqrt(LAST))).any())
+    def _changed(self) -> frozenset[tuple[int, bool]]:
+        """Workers whose speed is another than was assumed, and whether they are slower."""
+        ratios = self._ratios()
+        off = np.flatnonzero(np.abs(np.log(ratios)) > max(math.log(APART), ERRORS * self._spread() / math.sqrt(LAST)))
+        return frozenset((int(w), bool(ratios[w] > 1.0)) for w in off)
+
+    def _speeds(self, changed: frozenset[tuple[int, bool]]) -> np.ndarray:
+        """Seconds a gradient, relative: as assumed, but for those that have changed."""
+        ratios, speeds = self._ratios(), self._assumed.copy()
+        for worker, _ in changed:
+            speeds[worker] *= ratios[worker]
+        return speeds
 
     def _spread(self) -> float:
         """Coefficient of variation of a worker's own gradients: the median over workers, as assumed until they tell."""
         known = [np.std(seen, ddof=1) / np.mean(seen) for seen in self._seen if len(seen) == KEPT]
         return float(np.median(known)) if len(known) > len(self._seen) // 2 else self._cv
 
-    def _best(self, speeds: np.ndarray, cv: float) -> Setting | None:
-        """The setting of fastest descent at the plan's distance from instability; None if that is hardly faster."""
+    def _best(self, speeds: np.ndarray, cv: float) -> tuple[Setting | None, np.ndarray]:
+        """The setting of fastest descent at the plan's distance from instability, None if that is hardly faster."""
         order = np.argsort(speeds, kind="stable")
         sizes = [k for k in range(1, len(order)) if speeds[order[k]] > APART * speeds[order[k - 1]]] + [len(order)]
         found = []
         for size in sizes:
             taken = order[:size]
-            limit = _limit(speeds[taken], cv)
-            rate = self._plan.learning_rate * limit / self._limit
-            found.append((rate * float((1.0 / speeds[taken]).sum()), -size, rate, taken))
+            rate = self._plan.learning_rate * _limit(speeds[taken], cv) / self._limit
+            found.append((rate * float((1.0 / speeds[taken]).sum()), size, rate, taken))
         drift, _, rate, taken = max(found, key=lambda row: row[:2])
         mine = np.array(sorted(self.now.workers))
-        limit = _limit(speeds[mine], cv)
-        safe = self.now.learning_rate <= WORTH * self._plan.learning_rate * limit / self._limit
+        safe = self.now.learning_rate <= WORTH * self._plan.learning_rate * _limit(speeds[mine], cv) / self._limit
         if safe and drift < WORTH * self.now.learning_rate * float((1.0 / speeds[mine]).sum()):
-            return None
+            return None, speeds
         bound = self._plan.max_staleness
         if bound is not None:
-            study = _conditions(speeds[taken], cv)
-            bound = max(bound, guard(arrivals(study), len(taken)))
-        return Setting(frozenset(int(w) for w in taken), float(f"{rate:.3g}"), bound)
+            bound = max(bound, guard(arrivals(_conditions(speeds[taken], cv)), len(taken)))
+        return Setting(frozenset(int(w) for w in taken), float(f"{rate:.3g}"), bound), speeds
 
-    def _decide(self, found: Setting | None, now: float) -> Change | None:
-        if found is None:
-            self._doubt, self._rests_until = None, now + self._cycle
-            return None
-        if self._doubt is None or self._doubt.workers != found.workers:
-            self._doubt, self._rests_until = found, now + 2.0 * self._cycle
-            return None
-        speeds, before = self._speeds(), self.now
-        slow = np.flatnonzero(speeds > APART * self._assumed)
-        self._doubt, self.now, self._assumed = None, found, speeds
-        self._rests_until, self._probed = now + REST * self._cycle, now
-        left = before.workers - found.workers
-        for worker in left:
+    def _take(self, found: Setting, speeds: np.ndarray, now: float) -> Change:
+        before, slower = self.now, int((speeds > APART * self._assumed).sum())
+        faster = int((speeds < self._assumed / APART).sum())
+        self.now, self._assumed, self._probed = found, speeds, now
+        for worker in before.workers - found.workers:
             self._seen[worker].clear()
         reason = (
-            f"after {now:.4g} s {len(slow)} of {len(speeds)} workers are {APART:g} times slower than assumed or more "
-            f"(the slowest takes {speeds.max():.2g} times the median): learning rate {before.learning_rate:g} -> "
-            f"{found.learning_rate:g}, workers {len(before.workers)} -> {len(found.workers)}"
+            f"after {now:.4g} s {slower} of {len(speeds)} workers are slower and {faster} faster than assumed: "
+            f"learning rate {before.learning_rate:g} -> {found.learning_rate:g}, workers {len(before.workers)} -> "
+            f"{len(found.workers)}"
         )
         if found.max_staleness != before.max_staleness:
             reason += f", max_staleness {before.max_staleness} -> {found.max_staleness}"
