@@ -40,6 +40,7 @@ def step_limit(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> StepLimit:
     staleness is taken as drawn independently, which errs on the safe side for plain async (at most 16 % at 2 workers,
     7 % from 16 on) but not under ``wait``, ``admit`` and ``ssp`` (``method`` says so).
     """
+    inertia.check_resolved(arrivals.coarse.block)
     law, how = arrivals.staleness, inertia.filter(arrivals.block)
     if len(law.pmf) == 1:
         limit = 2.0 if inertia == NO_INERTIA else mean_step_limit(law, how)
@@ -146,6 +147,7 @@ def decay_rate(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -
     """
     if arrivals.heavy_tailed:
         return None
+    inertia.check_resolved(arrivals.block)
     how = inertia.filter(arrivals.block)
     if arrivals.memoryless:
         matrix, _ = moment_map(step, round(arrivals.staleness.mean) + 1, how)
