@@ -4,6 +4,7 @@ from stalewise.dynamics.batch import Settling, settle
 from stalewise.dynamics.best import BestStaleness, FastestGain, best_staleness, fastest_gain
 from stalewise.dynamics.best_schedule import BestChoice, best_threshold, best_workers
 from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
+from stalewise.dynamics.half_step import fleet_gain_limit, fleet_root, shortened
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.limits import (
     StepLimit,
@@ -58,6 +59,8 @@ __all__ = [
     "decay_rate",
     "dispersion",
     "fastest_gain",
+    "fleet_gain_limit",
+    "fleet_root",
     "gain_limit",
     "index_root",
     "index_roots",
@@ -71,6 +74,7 @@ __all__ = [
     "rightmost_root",
     "rightmost_roots",
     "settle",
+    "shortened",
     "stationary_variance",
     "step_limit",
     "transient",
