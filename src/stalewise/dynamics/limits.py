@@ -59,7 +59,8 @@ def step_limit(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> StepLimit:
     if found is not None:
         method = f"growth of the second moment along a run in virtual time, standard error {100 * found.error:.1g} %"
         return StepLimit(max(mean, found.limit) / block, found.limit / block, method)
-    square = mean_square_step_limit(coarse.staleness, mean, how, weight=1.0 / coarse.block)
+    precision = 1e-6 if coarse.block == 1 else 1e-4  # of blocks, whose limit is 0.2 % off
+    square = mean_square_step_limit(coarse.staleness, mean, how, weight=1.0 / coarse.block, precision=precision)
     return StepLimit(
         mean / block, square / block, "index equation, independent staleness (conservative if nobody waits)"
     )
