@@ -156,6 +156,10 @@ def _law(delay: AbstractDelay | float) -> AbstractDelay:
     return law
 
 
+def _zero(f: Callable[[float], float], low: float, high: float) -> float:
+    return float(optimize.root_scalar(f, bracket=(low, high), xtol=1e-15 * high, rtol=1e-14).root)
+
+
 def _double_root(law: AbstractDelay) -> tuple[float, float]:
     """Gain and rate of the double root."""
     mean = law.mean
@@ -176,7 +180,7 @@ def _double_root(law: AbstractDelay) -> tuple[float, float]:
         return 1.0 if not math.isfinite(slope) else x * slope / value - 1.0
 
     most = min(1.0 / mean, -law.abscissa * (1.0 - 1e-12))  # tilted delays are longer: x is at most 1/mean
-    rate = float(optimize.brentq(excess, 0.0, most, xtol=1e-15 / mean, rtol=1e-14)) if excess(most) > 0 else most
+    rate = _zero(excess, 0.0, most) if excess(most) > 0 else most
     return rate / transform(rate)[0], rate
 
 
@@ -233,5 +237,5 @@ def _many_modes(law: AbstractDelay, own: float, condition: float) -> FastestGain
     most = min(gain_limit(law), condition * own)
     if ahead(most) >= 0.0:
         return FastestGain(most, rate(most / condition))
-    gain = float(optimize.brentq(ahead, own, most, rtol=1e-13))
+    gain = _zero(ahead, own, most)
     return FastestGain(gain, rate(gain / condition))

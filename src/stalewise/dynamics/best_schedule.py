@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -172,7 +173,7 @@ def _rate_of(timing: Arrivals, curvatures: Array, learning_rate: float | None) -
     limit = learning_rate_at(step_limit(timing).mean_square, float(curvatures[-1]), timing)
     shares = np.linspace(0.0, 1.0, STARTS + 2)[1:-1]
     place = int(np.argmax([slowest(share * limit) for share in shares]))
-    found = optimize.minimize_scalar(
+    found: Any = optimize.minimize_scalar(
         lambda share: -slowest(share * limit),
         bounds=(shares[place] - shares[0], min(shares[place] + shares[0], 1.0)),
         method="bounded",

@@ -24,7 +24,6 @@ from stalewise.dynamics.roots import Root, gain_limit, rightmost_root
 from stalewise.dynamics.roots.search import answered, facts_of
 from stalewise.errors import InputError, NotConvergedError
 
-Array = NDArray[np.float64]
 PARTS, NEWTON = 32, 60  # of the correction, put on one after the other; steps of Newton's method for each
 FARTHEST, POINTS = 60.0, 60_000  # in 1/mean: frequencies on the axis, 0.001 apart
 FOLLOWED = "followed from the root without correction; some delays are shorter than half a step, so nothing is counted"
@@ -134,7 +133,7 @@ class _Advanced:
         first = s.real * (1.0 - 1e-6)
         if not self._real(first) < 0.0:  # the value falls from the gain at 0 through the first root
             return complex(s.real, 0.0)
-        return complex(optimize.brentq(self._real, first, 0.0, xtol=1e-15 * abs(first)), 0.0)
+        return complex(optimize.root_scalar(self._real, bracket=(first, 0.0), xtol=1e-15 * abs(first)).root, 0.0)
 
     def _real(self, s: float) -> float:
         return self.at(complex(s, 0.0), self.half)[0].real
@@ -171,7 +170,7 @@ def fleet_gain_limit(delay: AbstractDelay | float, rate: float) -> float:
     if law.mean == 0.0:
         raise InputError("delay must be above zero")
 
-    def turned(omega: Array | float) -> NDArray[np.complexfloating]:
+    def turned(omega: NDArray[np.floating] | float) -> NDArray[np.complexfloating]:
         return np.exp(1j * half * np.asarray(omega)) * law.laplace(1j * np.asarray(omega, float))
 
     for begin in range(1, POINTS, POINTS // 30):
@@ -180,6 +179,8 @@ def fleet_gain_limit(delay: AbstractDelay | float, rate: float) -> float:
         across = np.flatnonzero((values.real[:-1] * values.real[1:] <= 0) & (values.imag[:-1] < 0))
         if len(across):
             low, high = omega[across[0]], omega[across[0] + 1]
-            place = float(optimize.brentq(lambda at: float(turned(at).real), low, high, xtol=1e-15 / law.mean))
+            place = float(
+                optimize.root_scalar(lambda at: float(turned(at).real), bracket=(low, high), xtol=1e-15 / law.mean).root
+            )
             return place / abs(complex(turned(place)))
     return math.inf

@@ -251,10 +251,10 @@ def sample_paths(
     with np.errstate(over="ignore", invalid="ignore"):
         columns = [sums.mean, sums.variance, sums.mean_error, sums.variance_error]
     lost = ~np.isfinite(sums.mean)
-    columns = [np.where(lost | np.isnan(column), math.inf, column) for column in columns]
+    mean, variance, *errors = (np.where(lost | np.isnan(column), math.inf, column) for column in columns)
     kept[np.isnan(kept)] = math.inf
     warnings = (f"paths overflow by {times[lost][0]:.4g} s: what overflows is given as infinite",) if lost.any() else ()
-    return SamplePaths(times, *columns, kept, step, sums.count, warnings)
+    return SamplePaths(times, mean, variance, errors[0], errors[1], kept, step, sums.count, warnings)
 
 
 def hitting_times(

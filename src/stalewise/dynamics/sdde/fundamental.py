@@ -303,7 +303,8 @@ def response_energies(gain: float, delay: AbstractDelay) -> tuple[float, float]:
     panels of Gauss points halved until they agree to 1e-11, and 1/W for frequencies beyond W.
     """
     if gain * delay.mean < BRIEF:  # to first order, which is all there is
-        return (0.5 * (1.0 + gain * delay.mean) / gain,) * 2
+        energy = 0.5 * (1.0 + gain * delay.mean) / gain
+        return energy, energy
     if unstable(gain, delay):
         return math.inf, math.inf
     if isinstance(delay, Constant):
