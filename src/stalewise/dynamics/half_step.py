@@ -77,7 +77,7 @@ def fleet_root(gain: float, delay: AbstractDelay | float, rate: float) -> Root:
 
     Example:
         >>> f"{fleet_root(0.2, 1.0, 4.0).value.real:.4f}"
-        '-0.2479'
+        '-0.2486'
     """
     half = 0.5 / checks.positive("rate", rate, "1/s")
     law = delay if isinstance(delay, AbstractDelay) else Constant(checks.positive("delay", delay, "seconds"))
