@@ -254,6 +254,7 @@ def test_wrong_overrides_are_refused(override, message):
         ("schedule", "max_staleness", -1, r"schedule.max_staleness must be .*0 or more.*, got -1"),
         ("schedule", "max_staleness", 1.5, r"schedule.max_staleness must be a valid integer, got 1.5"),
         ("schedule", "batch_size", 0, r"schedule.batch_size must be .*1 or more.*, got 0"),
+        ("schedule", "batch_size", 10**18, r"schedule.batch_size must be 1 or more, 2,147,483,648 at most, got 10{18}"),
         ("cluster", "workers", 1_000_001, r"cluster.workers must be .*1,000,000 at most, got 1000001"),
         ("cluster", "service", "exponential(0)", r"cluster.service.*mean must be positive.*got 0"),
         ("cluster", "group", [{"count": 3}], r"cluster.* workers must be the sum of the groups' counts, 3, got 4"),
@@ -339,3 +340,10 @@ def test_defaults_of_what_is_to_come_are_accepted():
     ).as_dict()
     assert data["cluster"]["service"] == "constant(0)"
     assert data["schedule"]["group"] == 1
+
+
+@pytest.mark.parametrize("law", ["constant(1e300)", "gamma(1e300, 4)"])
+def test_cycles_whose_square_is_no_number_are_refused(law):
+    """They ended in a traceback."""
+    with pytest.raises(InputError, match=r"cluster.compute must take at most 1e\+100 s on average, got '"):
+        make_study({**BASE, "cluster": {"workers": 2, "compute": law}}).workers()

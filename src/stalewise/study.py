@@ -80,7 +80,7 @@ def _kind(value: Any) -> Any:
 Finite = Annotated[float, _within(-LARGEST, LARGEST, f"finite, of size {LARGEST:g} at most")]
 Positive = Annotated[float, _within(1 / LARGEST, LARGEST, f"positive, {1 / LARGEST:g} to {LARGEST:g}")]
 NonNegative = Annotated[float, _within(0, LARGEST, f"0 or more, {LARGEST:g} at most")]
-Count = Annotated[int, _within(1, 1 << 31, "1 or more")]
+Count = Annotated[int, _within(1, 1 << 31, f"1 or more, {1 << 31:,} at most")]
 
 QUADRATIC = "quadratic"
 BUILT_IN = {
@@ -282,6 +282,8 @@ class Cluster(_Section):
                 law = law + parse_delay(text, folder=self._folder)
             if law.mean <= 0:
                 raise InputError(f"cluster.compute must take time, got {compute!r} with a mean of 0 seconds")
+            if not law.mean <= LARGEST:
+                raise InputError(f"cluster.compute must take at most {LARGEST:g} s on average, got {compute!r}")
             groups.append((count, law))
         return Workers(tuple(groups))
 
@@ -308,7 +310,7 @@ class Schedule(_Section):
     optimizer_options: dict[str, Any] = Field(default={}, description="its other arguments, such as betas")
     nesterov: bool = Field(default=False, description="whether momentum is Nesterov's")
     weight_decay: NonNegative = Field(default=0.0, description="times the parameters, added to every step's gradient")
-    max_staleness: Annotated[int, _within(0, 1 << 31, "0 or more")] | None = Field(
+    max_staleness: Annotated[int, _within(0, 1 << 31, f"0 or more, {1 << 31:,} at most")] | None = Field(
         default=None, description="in updates"
     )
     on_stale: Annotated[str, _one_of(ON_STALE)] = ON_STALE[0]

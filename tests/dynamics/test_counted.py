@@ -14,6 +14,7 @@ from stalewise.dynamics import (
     stationary_variance,
     step_limit,
 )
+from stalewise.dynamics.counted import _add_moments_in_time, _add_second_moments, _along_path
 from stalewise.simulation.paths import recorded_path
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
@@ -96,3 +97,18 @@ def test_beyond_the_limit_virtual_time_diverges_and_below_it_does_not(schedule):
     below = simulate(study.with_schedule(learning_rate=0.85 * most), seeds=64, horizon=1000.0)
     assert below.time_to_target.mean is not None
     assert simulate(study.with_schedule(learning_rate=1.25 * most), seeds=64, horizon=1000.0).diverges
+
+
+def test_nothing_before_a_stretch_is_read():
+    """A ring as long as the longest staleness was filled with 1 for each of 100,000 stretches: minutes under CV 100."""
+    timing = arrivals(quadratic("lognormal(1, 1)", 8, 0.01))
+    along, lasted = _along_path(timing)
+    assert along.ring > 64
+    steps, out = np.array([0.05]), np.zeros((1, 201, 1))
+    _add_second_moments(along, steps, 200, np.full((along.ring, 1), np.nan), np.empty((2, 1)), out)
+    assert np.isfinite(out).all()
+    assert out[0, -1, 0] < out[0, 0, 0]
+    times = np.zeros((1, 3))
+    time = np.array([0.0, 5.0, 10.0])
+    _add_moments_in_time(along, 0.05, lasted, lasted.sum(), time, np.full(along.ring, np.nan), times)
+    assert (np.diff(times[0]) < 0).all()

@@ -21,6 +21,7 @@ from stalewise.dynamics.recursion import (
     mean_step_limit,
     noise_gain,
 )
+from stalewise.errors import InputError
 from stalewise.staleness import CONSTANT, StalenessLaw, arrivals
 from stalewise.study import make_study
 from studies import quadratic
@@ -215,3 +216,21 @@ def test_stationary_variance_is_infinite_past_the_limit():
     most = step_limit(timing, Inertia(0.9)).mean_square
     assert stationary_variance(1.01 * most, 1.0, timing, Inertia(0.9)) == np.inf
     assert np.isfinite(stationary_variance(0.9 * most, 1.0, timing, Inertia(0.9)))
+
+
+@pytest.mark.parametrize("law", ["constant(1)", "gamma(1, 4)", "exponential(1)", "lognormal(1, 1)"])
+@pytest.mark.parametrize("momentum", [0.9996, 0.999999])
+def test_momentum_that_averages_over_too_long_is_refused(law, momentum):
+    """Responses of a million updates took minutes, or all memory; the message says how much would do."""
+    study = quadratic(law, 8, 0.1 * (1.0 - momentum)).with_schedule(momentum=momentum)
+    for ask in (predict, limit):
+        with pytest.raises(InputError, match=r"momentum must be at most 0\.9995 here, got 0\.9999*6?.*try simulate"):
+            ask(study)
+
+
+def test_momentum_averages_over_blocks_in_large_fleets():
+    """A block of 100 updates keeps 0.9999^100 of its velocity: 2,000 blocks are followed, 2,000 updates without."""
+    inertia = Inertia(0.9999)
+    inertia.check_resolved(100)
+    with pytest.raises(InputError, match="averages over 1e\\+04 updates"):
+        inertia.check_resolved()

@@ -7,7 +7,7 @@ import pytest
 
 from stalewise.delays import parse_delay
 from stalewise.dynamics import memoryless_second_moment, step_limit, transient
-from stalewise.dynamics.inertia import NO_FILTER
+from stalewise.dynamics.inertia import NO_FILTER, Inertia
 from stalewise.dynamics.limits import decay_rate, stationary_variance
 from stalewise.dynamics.recursion import (
     _circle_integrals,
@@ -162,3 +162,14 @@ def test_limits_of_large_fleets(law, off):
     assert timing.coarse.block == 4
     assert timing.coarse.rate * 4 == timing.rate
     assert mean_step_limit(timing.coarse.staleness) / 4 == pytest.approx(mean_step_limit(timing.staleness), rel=off)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("momentum", "step"), [(0.0, 0.005789), (0.0, 0.0058), (0.9, 0.000525), (0.99, 6e-5)])
+def test_a_zero_that_newton_loses_is_counted(momentum, step):
+    """Pareto(2.5), 8 workers: a slope next to 0 throws the first try far off, where it was infinity over infinity."""
+    law, how = arrivals(quadratic("pareto(1, 2.5)", 8, 0.01)).staleness, Inertia(momentum).filter()
+    decay = decay_per_update(step, law, how)
+    coefficients = characteristic_coefficients(step, law.pmf, how)
+    assert zeros_inside(coefficients, math.exp(decay * (1.0 - 1e-3))) == 0
+    assert zeros_inside(coefficients, math.exp(decay * (1.0 + 2e-3))) > 0

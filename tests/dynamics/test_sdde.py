@@ -328,6 +328,57 @@ def test_ensemble_agrees_with_formula(law, noise):
     assert within(found.variance[1:], found.variance_error[1:], equation.variance(found.time, start)[1:]) < SIGMAS
 
 
+@pytest.mark.parametrize("rate", [200.0, 1e14])
+def test_many_jumps_a_step(rate):
+    """50 or 10^13 of them in each, whose sum is drawn; beyond 10^12 their number too is taken as normal."""
+    equation = SDDE(0.8, 1.0, jumps=Jumps(rate, 1.0 / rate, 1.0 / math.sqrt(rate)))
+    found = equation.sample_paths(3.0, 0.02 if rate > 1e9 else 0.25, 8_000, rng(3), saved=4)
+    step = 0.0 if rate > 1e9 else 0.25
+    allowed = 0.02 + 0.2 * step  # jumps come at the end of a step
+    assert found.mean[1:] == pytest.approx(equation.mean(found.time)[1:], abs=allowed + SIGMAS * found.mean_error[-1])
+    assert found.variance[1:] == pytest.approx(
+        equation.variance(found.time)[1:], rel=allowed, abs=SIGMAS * found.variance_error[-1]
+    )
+
+
+@pytest.mark.parametrize("expected", [12.0, 300.0])
+def test_numbers_of_jumps_are_poisson(expected):
+    """Jumps of 1 in a single step, hardly pulled back; chi-square over twelfths, false alarm 1 in 10,000."""
+    equation = SDDE(1e-12, 1.0, jumps=Jumps(expected, 1.0, 0.0))
+    counts = np.rint(equation.sample_paths(1.0, 1.0, 20_000, rng(5), 0.0, keep=20_000).values[-1])
+    edges = np.unique(stats.poisson.ppf(np.arange(1, 12) / 12, expected))
+    shares = np.diff(stats.poisson.cdf(edges, expected), prepend=0.0, append=1.0)
+    seen = np.bincount(np.searchsorted(edges, counts), minlength=len(shares))
+    assert stats.chisquare(seen, shares * len(counts)).pvalue > 1e-4
+
+
+def test_a_thousand_million_jumps_a_second_end():
+    """Half of them in a step, of no mean: the variance is that of a diffusion of 1."""
+    found = SDDE(1.0, 1.0, jumps=Jumps(1e9, 0.0, 1e9**-0.5)).sample_paths(1.0, 0.5, 4_000, rng(3), 0.0, saved=3)
+    assert found.variance[-1] == pytest.approx(0.5 + 0.5, abs=SIGMAS * found.variance_error[-1])
+
+
+@pytest.mark.parametrize("law", ["constant(1)", "gamma(1, 4)", "lognormal(1, 1)"])
+@pytest.mark.parametrize("delay", [1e-300, 1e-20, 1e-13])
+def test_a_delay_next_to_nothing_is_none(law, delay):
+    """Variance in the long run 1/2, mean and variance on the way those of an exponential."""
+    law = parse_delay(law.replace("(1", f"({delay}"))
+    equation = SDDE(1.0, law, diffusion=1.0)
+    assert equation.stationary_variance() == pytest.approx(0.5, rel=1e-12)
+    assert equation.mean(2.0) == pytest.approx(math.exp(-2.0), rel=1e-12)
+    assert equation.variance(2.0) == pytest.approx(0.5 * -math.expm1(-4.0), rel=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_paths_that_overflow_are_infinite_and_say_so():
+    """Gain 30 at delay 1 grows by a factor 10 a second: beyond 10^308 there is no number."""
+    found = SDDE(30.0, 1.0).sample_paths(1000.0, 0.1, 4, rng(1), keep=1)
+    assert found.mean[-1] == found.variance[-1] == found.mean_error[-1] == math.inf
+    assert not np.isnan(np.concatenate([found.mean, found.variance, found.values[:, 0]])).any()
+    assert "overflow" in found.warnings[0]
+    assert SDDE(1.0, 1.0).sample_paths(3.0, 0.1, 4, rng(1)).warnings == ()
+
+
 def test_result_does_not_depend_on_threads():
     """Bit for bit, also where the last block is not full; and the same seed gives the same paths again."""
     equation = SDDE(1.0, 1.0, 1.0)

@@ -47,3 +47,10 @@ def test_regular_workers_are_told_apart():
     constant = poisson_error(parse_delay("constant(1)"), 16)
     assert constant.staleness > 0.8
     assert constant.dispersion == pytest.approx(0.0)
+
+
+def test_dispersion_of_nearly_equal_delays():
+    """In one mean delay E(D - mu)^+/mu have no arrival, as many two: c sqrt(2/pi), resolved or not."""
+    for shape, allowed in ((1e6, 3e-5), (1e12, 1e-4)):
+        told = dispersion(parse_delay(f"gamma(1, {shape:g})"), 1.0)
+        assert told == pytest.approx(np.sqrt(2.0 / np.pi / shape), abs=allowed)

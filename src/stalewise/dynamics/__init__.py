@@ -1,7 +1,10 @@
 """How it converges: delay equation and delayed recursion; roots, limits, moments."""
 
 from stalewise.dynamics.batch import Settling, settle
+from stalewise.dynamics.best import BestStaleness, FastestGain, best_staleness, fastest_gain
+from stalewise.dynamics.best_schedule import BestChoice, best_threshold, best_workers
 from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
+from stalewise.dynamics.half_step import fleet_gain_limit, fleet_root, shortened
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.limits import (
     StepLimit,
@@ -31,7 +34,10 @@ __all__ = [
     "NO_INERTIA",
     "SDDE",
     "ArrivalEquation",
+    "BestChoice",
+    "BestStaleness",
     "Dispersion",
+    "FastestGain",
     "HittingTimes",
     "Inertia",
     "Jumps",
@@ -43,12 +49,18 @@ __all__ = [
     "StepFilter",
     "StepLimit",
     "are_stable",
+    "best_staleness",
+    "best_threshold",
+    "best_workers",
     "characteristic_roots",
     "constant_step_limit",
     "decay_along",
     "decay_per_update",
     "decay_rate",
     "dispersion",
+    "fastest_gain",
+    "fleet_gain_limit",
+    "fleet_root",
     "gain_limit",
     "index_root",
     "index_roots",
@@ -62,6 +74,7 @@ __all__ = [
     "rightmost_root",
     "rightmost_roots",
     "settle",
+    "shortened",
     "stationary_variance",
     "step_limit",
     "transient",

@@ -68,6 +68,7 @@ def dispersion(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Dispersion 
     delays of coefficient of variation up to 0.5, 1 to 3 % for memoryless ones, whose moments grow by rare events.
     Weight decay is not measured: it changes the limit as it does that of the index equation.
     """
+    inertia.check_resolved(arrivals.block)
     if arrivals.path is None:
         return None
     if inertia.decay > 0.0:
@@ -240,10 +241,8 @@ def _add_second_moments(along, steps, length, x, room, out):  # pragma: no cover
     stretches = len(ends) // length
     for stretch in range(stretches):
         group = out[stretch * groups // stretches]
-        for age in range(ring):
-            for i in range(modes):
-                x[age, i] = 1.0
-        for i in range(modes):
+        for i in range(modes):  # nothing before the first is ever read
+            x[0, i] = 1.0
             velocity[i] = 0.0
             group[0, i] += 1.0
         for k in range(length):
@@ -292,8 +291,7 @@ def _add_moments_in_time(along, step, lasted, total, time, x, out):  # pragma: n
     groups, ring = len(out), len(x)
     at, gone = np.int64(0), 0.0
     while at < len(ends) and gone + time[-1] < total:
-        for age in range(ring):
-            x[age] = 1.0
+        x[0] = 1.0
         velocity = now = 0.0
         group = out[min(int(gone / total * groups), groups - 1)]
         point = k = np.int64(0)

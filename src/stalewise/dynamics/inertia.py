@@ -11,6 +11,10 @@ with weight decay :math:`\rho`, which acts on x as it is when the step is taken.
 
 from dataclasses import dataclass
 
+from stalewise.errors import InputError
+
+MOST_AVERAGED = 2000.0  # updates, or blocks of them, over which momentum may average: some 10 s of work
+
 
 @dataclass(frozen=True)
 class StepFilter:
@@ -72,6 +76,15 @@ class Inertia:
             now, carried = block + beta * now, beta * carried
         pole = beta**block
         return StepFilter(pole, now / block, (carried * left - now * pole) / block, self.decay)
+
+    def check_resolved(self, block: int = 1) -> None:
+        """Refuse momentum that averages over more updates, in blocks of ``block``, than can be followed."""
+        most = (1.0 - 1.0 / MOST_AVERAGED) ** (1.0 / block)
+        if self.momentum > most:
+            raise InputError(
+                f"momentum must be at most {most:.10g} here, got {self.momentum:.10g}: it averages over "
+                f"{1.0 / (1.0 - self.momentum):.3g} updates, too many to follow; try simulate"
+            )
 
 
 NO_INERTIA = Inertia()

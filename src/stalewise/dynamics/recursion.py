@@ -129,14 +129,18 @@ def _at_real(delta: float, step: float, law: StalenessLaw, how: StepFilter) -> t
 def _slow_zero(step: float, law: StalenessLaw, how: StepFilter) -> float | None:
     """Logarithm of the real zero of c nearest to the unit circle, from outside, by Newton's method; None if none is."""
     delta, change = 0.0, math.inf
+    most = 2.0 * step * how.gain * (1.0 + how.decay)
     for _ in range(50):
         value, slope = _at_real(delta, step, law, how)
+        if not (math.isfinite(value) and math.isfinite(slope) and slope != 0.0):
+            return None
         change = value / slope
         delta -= change
+        if abs(delta) > 10.0 * most:  # thrown far off by a slope next to 0: there is no zero near
+            return None
         if not abs(change) > 1e-15 * delta:
             break
-    most = 2.0 * step * how.gain * (1.0 + how.decay)
-    return delta if math.isfinite(delta) and 0 < delta < most and abs(change) <= 1e-12 * delta else None
+    return delta if 0 < delta < most and abs(change) <= 1e-12 * delta else None
 
 
 def _gaps_beyond(delta: float, step: float, law: StalenessLaw, how: StepFilter) -> Iterator[float]:

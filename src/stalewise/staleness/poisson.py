@@ -11,7 +11,7 @@ from scipy import integrate
 from stalewise import checks
 from stalewise.delays import AbstractDelay
 from stalewise.staleness.law import mixed_poisson, staleness_law
-from stalewise.staleness.renewal import TAIL, equilibrium_counts, finest, hat_weights
+from stalewise.staleness.renewal import MOST_STEPS, STEPS_PER_MEAN, TAIL, equilibrium_counts, finest, hat_weights
 
 Array = NDArray[np.float64]
 CLOSE = 0.05  # distance between laws up to which they are called the same
@@ -82,7 +82,8 @@ def dispersion(delay: AbstractDelay, window: float) -> float:
     if delay.cv < 1e-9:
         part = math.modf(window / delay.mean)[0]
         return part * (1.0 - part) / (window / delay.mean)
-    points = max(math.ceil(window / finest(delay)), 400)
+    most = max(MOST_STEPS, math.ceil(STEPS_PER_MEAN * window / delay.mean))  # coarser than that it is 1e-4 off
+    points = max(min(math.ceil(window / finest(delay)), most), 400)
     step = window / points
     counts = equilibrium_counts(step, hat_weights(delay, step, points + 1), delay.mean)[-1]
     n = np.arange(len(counts))

@@ -35,6 +35,7 @@ class SamplePaths:
         values: The paths that were kept, shape (m, keep).
         step: h [s].
         paths: How many there were.
+        warnings: Where these numbers mislead, as sentences.
     """
 
     time: Array
@@ -45,6 +46,7 @@ class SamplePaths:
     values: Array
     step: float
     paths: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,8 +249,12 @@ def sample_paths(
 
     sums = _merged(over_groups(paths, rng, threads, work))
     with np.errstate(over="ignore", invalid="ignore"):
-        errors = sums.mean_error, sums.variance_error
-        return SamplePaths(times, sums.mean, sums.variance, *errors, kept, step, sums.count)
+        columns = [sums.mean, sums.variance, sums.mean_error, sums.variance_error]
+    lost = ~np.isfinite(sums.mean)
+    mean, variance, *errors = (np.where(lost | np.isnan(column), math.inf, column) for column in columns)
+    kept[np.isnan(kept)] = math.inf
+    warnings = (f"paths overflow by {times[lost][0]:.4g} s: what overflows is given as infinite",) if lost.any() else ()
+    return SamplePaths(times, mean, variance, errors[0], errors[1], kept, step, sums.count, warnings)
 
 
 def hitting_times(

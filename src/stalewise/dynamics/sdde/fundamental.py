@@ -28,6 +28,7 @@ DEGREE = 48
 POINTS = 2**18  # of the line; an eighth of the period is used
 NEARS = (32.0, 128.0, 512.0)  # mean delays after which the rightmost root's mode may go on alone
 AGREE, AGREE_CONSTANT = 1e-9, 1e-13  # of the largest value, what it may differ by before
+BRIEF = 1e-12  # gain x mean delay below which a delay is none
 COARSEST = 0.03  # spacing x gain of an inversion, where its error is 1e-5
 MOST_PIECES = 20_000
 _CHUNK = 4096
@@ -250,8 +251,9 @@ class Fundamental:
     @functools.cached_property
     def _parts(self) -> tuple[_Near, Tail | None]:
         """What is resolved, and what goes on after it."""
-        whole = _Near(self.gain, self.delay, self.horizon)
-        mean, constant = self.delay.mean, isinstance(self.delay, Constant)
+        delay = Constant(0.0) if self.gain * self.delay.mean < BRIEF else self.delay
+        whole = _Near(self.gain, delay, self.horizon)
+        mean, constant = delay.mean, isinstance(delay, Constant)
         if mean == 0.0 or self.horizon <= NEARS[0] * mean:
             return whole, None
         tail = tail_of(self.gain, self.delay)
@@ -300,8 +302,9 @@ def response_energies(gain: float, delay: AbstractDelay) -> tuple[float, float]:
     Else :math:`\frac1\pi\int_0^\infty |i\omega + a\varphi|^{-2}d\omega` (the second with :math:`|\varphi|^2` above),
     panels of Gauss points halved until they agree to 1e-11, and 1/W for frequencies beyond W.
     """
-    if delay.mean == 0.0:
-        return 0.5 / gain, 0.5 / gain
+    if gain * delay.mean < BRIEF:  # to first order, which is all there is
+        energy = 0.5 * (1.0 + gain * delay.mean) / gain
+        return energy, energy
     if unstable(gain, delay):
         return math.inf, math.inf
     if isinstance(delay, Constant):
