@@ -133,6 +133,7 @@ def test_what_the_writer_writes_reads_back_exactly(tmp_path):
     with TraceWriter(tmp_path / "out.csv") as writer:
         for row in rows:
             writer.write(**row)
+        assert writer.secure() == (tmp_path / "out.csv.partial").stat().st_size
         unfinished = read_trace(tmp_path / "out.csv.partial")
     assert [file.name for file in tmp_path.iterdir()] == ["out.csv"]
     trace = read_trace(tmp_path / "out.csv")

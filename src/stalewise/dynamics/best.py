@@ -10,6 +10,7 @@ radius r there is one root alone (Rouche). Beyond :math:`a^*` the rate is that o
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,7 +219,9 @@ def _searched(
     def loss(gain: float) -> float:
         return -float(worth(np.array([gain]), _rates(law, np.array([gain])))[0])
 
-    found = optimize.minimize_scalar(loss, bounds=(float(low), float(high)), method="bounded", options={"xatol": 1e-12})
+    found: Any = optimize.minimize_scalar(
+        loss, bounds=(float(low), float(high)), method="bounded", options={"xatol": 1e-12}
+    )
     gain = float(found.x) if -found.fun > values[place] else float(gains[place])
     return gain, float(_rates(law, np.array([gain]))[0])
 

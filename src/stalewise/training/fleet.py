@@ -175,6 +175,11 @@ class Fleet:
         """Workers whose processes are there."""
         return self._memory.shape[2] - len(self._absent)
 
+    @property
+    def spare_processors(self) -> int:
+        """Processors of this node that have no worker process, 1 at least."""
+        return max(1, (os.cpu_count() or 1) - sum(seat.up and not seat.remote for seat in self.hosts.seats))
+
     def gather(self) -> set[int]:
         """Wait until processes are there: 60 s for the first, 20 s for the others; workers that are.
 

@@ -89,21 +89,24 @@ class Host:
                     line.sendall(ANSWER.pack(*self._serve(memory, order)))
 
     def _serve(self, memory: Memory, order: Order) -> Answer:
-        answer, gradient = self._compute(memory.versions[order.version], order)
+        room = memory.gradients[order.worker]
+        answer, gradient = self._compute(memory.versions[order.version], order, room)
         if gradient is not None:
-            memory.gradients[order.worker] = self._compressor.sent(order.worker, gradient)
+            sent = self._compressor.sent(order.worker, gradient)
+            if not np.shares_memory(sent, room):
+                room[:] = sent
         return answer
 
     def _next(self, line: socket.socket) -> Order | None:
         received = receive(line, ORDER.size)
         return None if received is None else Order(*ORDER.unpack(received))
 
-    def _compute(self, parameters: Vector, order: Order) -> tuple[Answer, Vector | None]:
-        """The answer, and the gradient where it is to be sent."""
+    def _compute(self, parameters: Vector, order: Order, room: Vector | None = None) -> tuple[Answer, Vector | None]:
+        """The answer, and the gradient where it is to be sent; in ``room`` if it can be computed there."""
         if order.run != self._run:
             return Answer(order.run, order.ticket, WRONG_RUN, 0.0, 0.0), None
         began = time.perf_counter()
-        gradient = self._network.local_gradient(parameters, (order.seed, order.worker, order.batch), *self._how)
+        gradient = self._network.local_gradient(parameters, (order.seed, order.worker, order.batch), *self._how, room)
         norm = _norm(gradient)
         state = _state(gradient, norm, self._network.size, self._trigger)
         answer = Answer(order.run, order.ticket, state, norm, time.perf_counter() - began)

@@ -54,6 +54,7 @@ class Network:
         self.size = sum(weight.numel() for weight in self._weights)
         self._flat = torch.empty(self.size, device=self._device)
         self._gradient = torch.zeros(self.size, device=self._device)
+        self._where = self._gradient.data_ptr()
         for weight, part, slot in zip(self._weights, self.parts(self._flat), self.parts(self._gradient), strict=True):
             weight.data, weight.grad = part.copy_(weight.data), slot
         self._data = batches_of(task.data)
@@ -79,16 +80,27 @@ class Network:
         """Samples of the batch named (seed, worker, index)."""
         return to_device(self._data.draw(batch, size), self._device)
 
-    def gradient(self, parameters: Vector, batch: Name, batch_size: int) -> tuple[Vector, float]:
-        """Gradient, shape (size,), and loss of the batch named (seed, worker, index)."""
+    def gradient(
+        self, parameters: Vector, batch: Name, batch_size: int, room: Vector | None = None
+    ) -> tuple[Vector, float]:
+        """Gradient, shape (size,), and loss of the batch named (seed, worker, index).
+
+        On a CPU the gradient is added up in ``room``, where that is given: it then costs no copy.
+        """
         samples = self.draw(batch, batch_size)
         self._put(parameters)
-        self._gradient.zero_()
+        shared = room is not None and self._device.type == "cpu"
+        gradient = torch.from_numpy(room) if shared else self._gradient
+        if self._where != gradient.data_ptr():
+            self._where = gradient.data_ptr()
+            for weight, part in zip(self._weights, self.parts(gradient), strict=True):
+                weight.grad = part.view_as(weight)
+        gradient.zero_()
         self._train()
         torch.default_generator.manual_seed(hash(batch) & 0x7FFFFFFF)
         loss = self._loss(self._model, samples)
         loss.backward()
-        return self._gradient.cpu().numpy().copy(), float(loss.detach())
+        return (gradient.numpy() if shared else gradient.cpu().numpy().copy()), float(loss.detach())
 
     def gradients(self, parameters: Sequence[Vector], batches: Sequence[Name], batch_size: int) -> Vector:
         """`gradient` at many parameters, shape (n, size): the same up to rounding, together where that is faster."""
@@ -144,15 +156,16 @@ class Network:
         return self._stacked(flat, samples).cpu().numpy()
 
     def local_gradient(
-        self, parameters: Vector, batch: Name, batch_size: int, steps: int, learning_rate: float
-    ) -> Vector:
+        self, parameters: Vector, batch: Name, batch_size: int, steps: int, learning_rate: float,
+        room: Vector | None = None,
+    ) -> Vector:  # fmt: skip
         """What a worker sends after ``steps`` steps of SGD by itself, shape (size,): its move over -learning_rate.
 
         Of one step that is the gradient. ``batch`` names the first step's samples, and the steps after it count on.
         """
         seed, worker, index = batch
         if steps == 1:
-            return self.gradient(parameters, batch, batch_size)[0]
+            return self.gradient(parameters, batch, batch_size, room)[0]
         rate, here = np.float32(learning_rate), parameters
         for step in range(steps):
             gradient, _ = self.gradient(here, (seed, worker, index + step), batch_size)
