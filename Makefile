@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 RUN    := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format validate bench timelines clean clean-cache
+.PHONY: help install demo test lint format validate bench bench-train timelines clean clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,7 @@ validate: $(READY) ## tables of theory against simulation
 	@$(BIN)/python validation/policies.py
 	@$(BIN)/python validation/schedules.py
 	@$(BIN)/python validation/dynamics.py
+	@$(BIN)/python validation/half_step.py
 	@$(BIN)/python validation/time_to_target.py
 	@$(BIN)/python validation/fitting.py
 	@$(BIN)/python validation/replay.py
@@ -53,6 +54,9 @@ bench: $(READY) ## measured speed beside peers, answers checked
 	@$(BIN)/python benchmarks/roots.py
 	@$(BIN)/python benchmarks/search.py
 	@$(BIN)/python benchmarks/virtual.py $(if $(MNIST),--data $(MNIST))
+
+bench-train: $(READY) ## the training server beside Ray's pattern, a bare loop and Hogwild; MNIST=folder adds mnist-cnn
+	@$(BIN)/python benchmarks/training.py $(if $(MNIST),--data $(MNIST))
 
 timelines: $(READY) ## draw the pictures of docs/policies anew
 	@$(BIN)/python docs/timelines.py
