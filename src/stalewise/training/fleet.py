@@ -23,8 +23,8 @@ from stalewise.training.memory import Memory, Slots
 Vector = NDArray[np.float32]
 SPARE = 4  # rows of memory besides one a worker: the version now, the next one, and two for checkpoints
 BY_VALUE = 1 << 20  # parameters of at most so many bytes go inside the Ray call
-FIRST_WAIT = 60.0  # for the first process [s]
-OTHERS_WAIT = 20.0  # for the others, once one is there [s]
+FIRST_WAIT = 600.0  # for the first process, which may have a large data set to read [s]
+OTHERS_WAIT = 60.0  # for the others, once one is there [s]
 PATIENCE = 60.0  # with a worker that does not answer, at least [s]
 SLOW = 20.0  # and at least so many times what its gradients take
 
@@ -181,7 +181,7 @@ class Fleet:
         return max(1, (os.cpu_count() or 1) - sum(seat.up and not seat.remote for seat in self.hosts.seats))
 
     def gather(self) -> set[int]:
-        """Wait until processes are there: 60 s for the first, 20 s for the others; workers that are.
+        """Wait until processes are there: 600 s for the first, 60 s for the others; workers that are.
 
         Raises:
             NotConvergedError: None came, or one cannot run.
