@@ -1,6 +1,5 @@
 """Real runs: the user's own code, recorded order, resumption, faults, metrics. One Ray for all of them."""
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -178,7 +177,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path):
             event = super().collect(timeout)
             if not self.stopped and self.index.total() > 40:
                 self.stopped = True
-                os.kill(min(_hosts()), signal.SIGSTOP)
+                os.kill(self.hosts.seats[0].process, signal.SIGSTOP)
             return event
 
     original, engine.Fleet = engine.Fleet, Stopping
@@ -191,16 +190,6 @@ def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path):
     ends = [float(row["end"]) for row in rows_of(tmp_path / "trace.csv") if row["end"]]
     workers = {row["worker"] for row in rows_of(tmp_path / "trace.csv") if row["end"] and float(row["end"]) > 12.0}
     assert max(ends) > 13.0 and workers == {"0", "1", "2", "3"}
-
-
-def _hosts():
-    """Process numbers of Ray workers that compute gradients."""
-    found = []
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(b"ray::Host"):
-                found.append(int(process.name))
-    return found
 
 
 def test_a_driver_killed_with_9_goes_on(tmp_path):

@@ -1,6 +1,7 @@
 """What runs in a worker process: gradients, for one or more logical workers."""
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -67,11 +68,11 @@ class Host:
         self._compressor = Compressor(parse_compression(schedule.compression), self._network.size)
         self._network.gradient(self._network.start(0), (0, 0, 0), study.batch_size)
 
-    def where(self) -> str:
-        """The node it runs on, once it is warm."""
+    def where(self) -> tuple[str, int]:
+        """The node it runs on, and its process number there, once it is warm."""
         import ray  # noqa: PLC0415
 
-        return ray.get_runtime_context().get_node_id()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def gradient(self, parameters: Vector, order: Order) -> tuple[Answer, Any]:
         """Compute an order whose parameters came with it; the answer, and what is sent of the gradient."""

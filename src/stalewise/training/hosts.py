@@ -43,6 +43,7 @@ class Seat:
     remote: bool = False
     serving: bool = False
     deaths: int = 0
+    process: int | None = None  # its number on its node
     tickets: dict[int, float] = field(default_factory=dict)  # orders it has, and when each was sent
 
 
@@ -106,7 +107,7 @@ class Hosts:
         """A host has said where it is, or that it cannot be; whether it is up, over Ray."""
         asked, seat.asked = seat.asked, None
         try:
-            node = self._ray.get(asked)
+            node, seat.process = self._ray.get(asked)
         except self._ray.exceptions.RayError as error:
             self.died(number, error)
             return False
