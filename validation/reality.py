@@ -3,7 +3,8 @@
 digits-mlp and mnist-cnn (``--data`` names the folder of MNIST's IDX files), N = 1, 4, 8, 16 workers with injected
 gamma(4) delays. Allowed: mean staleness within 2 % of N - 1, staleness law within 0.05 total variation of the
 predicted one, update rate within 5 %. The first 3 N gradients, those of the common start, are left out of the
-staleness. About 4,000 gradients a run (1,000 of one worker), for sampling alone makes a total variation of 0.02 to 0.03; 10 minutes in all.
+staleness. About 4,000 gradients a run (1,000 of one worker), for sampling alone makes a total variation of 0.02 to
+0.03; 10 minutes in all.
 """
 
 import argparse
