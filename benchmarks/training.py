@@ -158,13 +158,9 @@ def _bare(parameters, lock, counts, rank, stop, ready):
         counts[rank] += 1
 
 
-def bare_loop(size, seconds):
-    context = mp.get_context("spawn")
-    parameters = torch.zeros(size).share_memory_()
-    counts = torch.zeros(WORKERS, dtype=torch.int64).share_memory_()
-    lock, stop, ready = context.Lock(), context.Event(), context.Barrier(WORKERS + 1)
-    arguments = (parameters, lock, counts)
-    processes = [context.Process(target=_bare, args=(*arguments, rank, stop, ready)) for rank in range(WORKERS)]
+def _race(context, jobs, counts, stop, ready, seconds):
+    """Start processes together, let them run, stop them; updates made in that time."""
+    processes = [context.Process(target=target, args=arguments) for target, arguments in jobs]
     for process in processes:
         process.start()
     ready.wait()
@@ -173,6 +169,17 @@ def bare_loop(size, seconds):
     stop.set()
     for process in processes:
         process.join()
+    return done
+
+
+def bare_loop(size, seconds):
+    context = mp.get_context("spawn")
+    parameters = torch.zeros(size).share_memory_()
+    counts = torch.zeros(WORKERS, dtype=torch.int64).share_memory_()
+    lock, stop, ready = context.Lock(), context.Event(), context.Barrier(WORKERS + 1)
+    arguments = (parameters, lock, counts)
+    jobs = [(_bare, (*arguments, rank, stop, ready)) for rank in range(WORKERS)]
+    done = _race(context, jobs, counts, stop, ready, seconds)
     assert float(parameters[0]) == np.float32(-RATE * int(counts.sum()))
     return done / seconds
 
@@ -236,15 +243,8 @@ def hogwild_cnn(data, seconds):
     counts = torch.zeros(WORKERS, dtype=torch.int64).share_memory_()
     stop, ready = context.Event(), context.Barrier(WORKERS + 1)
     arguments = (parameters, counts)
-    processes = [context.Process(target=_hogwild, args=(*arguments, r, stop, ready, data)) for r in range(WORKERS)]
-    for process in processes:
-        process.start()
-    ready.wait()
-    time.sleep(seconds)
-    done = int(counts.sum())
-    stop.set()
-    for process in processes:
-        process.join()
+    jobs = [(_hogwild, (*arguments, rank, stop, ready, data)) for rank in range(WORKERS)]
+    done = _race(context, jobs, counts, stop, ready, seconds)
     return done / seconds, network.loss(parameters.numpy())
 
 

@@ -67,9 +67,9 @@ def test_a_third_that_slows_down_is_met_and_its_return_too():
     again.restore(state)
     assert again.now == adapter.now
     again.close()
-    if len(adapter.now.workers) == 6:
-        _, changes = drive(adapter, np.ones(6), 500, rng, now)
-        assert changes[-1].setting.learning_rate == pytest.approx(0.05, rel=0.15)
+    assert len(adapter.now.workers) == 6
+    _, changes = drive(adapter, np.ones(6), 500, rng, now)
+    assert changes[-1].setting.learning_rate == pytest.approx(0.05, rel=0.15)
     adapter.close()
 
 
