@@ -239,6 +239,19 @@ def test_metrics_reach_tensorboard(tmp_path):
         train(study_of(), log=["tensorboard"])
 
 
+def test_metrics_reach_mlflow(tmp_path, monkeypatch):
+    """Losses by update, as MLflow reads them from its database in the run's folder."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    told = train(study_of(), folder=tmp_path, time_limit=2.0, log=["mlflow"])
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("Default").experiment_id])
+    assert run.info.status == "FINISHED"
+    losses = client.get_metric_history(run.info.run_id, "loss")
+    assert [one.step for one in losses] == [int(k) for k in told.updates[1:]]
+    np.testing.assert_allclose([one.value for one in losses], told.loss[1:], rtol=1e-12)
+
+
 def test_a_process_that_cannot_live_ends_the_run(monkeypatch):
     """Dying more often than is borne without one gradient in between (here: once) is not gone along with."""
     from stalewise.training import engine, hosts
