@@ -24,7 +24,7 @@ demo: $(READY) ## the main job on a real trace: fit, plan, predict, simulate, tr
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh $(RUN)
 
 test: $(READY) ## the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 lint: $(READY) ## style, types, import direction
 	@$(BIN)/ruff check .

@@ -23,6 +23,7 @@ RAY_POINTS = 500  # divided by shapes below 1
 BEND_STEP = 0.07  # of the width of the integrand's peak in log x
 BENT, MOST_POINTS = 2.0, 40_000
 LEAST_SHAPE, MOST_SHAPE = 0.02, 200.0
+TINY = 1e-300  # of |s| x scale: quotients by what is smaller overflow
 
 
 def _by_blocks(integral, s: Complex, points: int) -> Complex:
@@ -182,7 +183,7 @@ class Pareto(AbstractContinuous):
 
     def _integral(self, s: Complex) -> Complex:
         z = (s * self.scale)[:, None]
-        size = np.abs(z)
+        size = np.maximum(np.abs(z), TINY)
         theta = np.angle(z) * (0.5 + 0.5 * size / (size + self.shape))
         unit = 1.0 / (size + self.shape)
         reach = np.log(np.minimum(60.0 / size, math.exp(40.0 / self.shape)) / unit) + 1.0
@@ -269,13 +270,13 @@ class Weibull(AbstractContinuous):
 
     def _along_ray(self, z: Complex) -> Complex:
         """By y = x^k = e^v on a ray; z of shape (n,)."""
-        k, size = self.shape, np.abs(z)[:, None]
+        k, size = self.shape, np.maximum(np.abs(z), TINY)[:, None]
         z = z[:, None]
         theta = np.clip(np.angle(z), -0.5 * math.pi, 0.5 * math.pi)
         turn = theta * (0.5 + 0.5 * size / (1.0 + size))
         if k > 1:
             turn *= 0.9 / k
-        low = np.minimum(0.0, -k * np.log(np.maximum(size, 1e-300))) - 40.0
+        low = np.minimum(0.0, -k * np.log(size)) - 40.0
         high = np.full_like(size, math.log(80.0 / math.cos(k * 0.45 * math.pi) if k < 1 else 500.0))
         if k < 1:
             high = np.minimum(high, k * np.log(80.0 / size) + 1.0)
@@ -287,7 +288,7 @@ class Weibull(AbstractContinuous):
 
     def _along_bend(self, z: Complex) -> Complex:
         """From 0 in direction -theta, then parallel to the real axis through the saddle; z of shape (n,)."""
-        k, size = self.shape, np.abs(z)[:, None]
+        k, size = self.shape, np.maximum(np.abs(z), TINY)[:, None]
         pull = np.maximum(-z.real, 0.0)
         peak = self._peak(pull)
         saddle = self._saddle(z, pull, peak)[:, None]

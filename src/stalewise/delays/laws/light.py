@@ -127,8 +127,9 @@ class Uniform(AbstractContinuous):
     def laplace(self, s: ArrayLike) -> Complex:
         s = np.asarray(s, complex)
         width = s * (self.high - self.low)
-        safe = np.where(width == 0, 1.0, width)
-        return np.exp(-s * self.low) * np.where(width == 0, 1.0, -np.expm1(-safe) / safe)
+        tiny = np.abs(width) < 1e-200  # a quotient of such numbers overflows on the way
+        safe = np.where(tiny, 1.0, width)
+        return np.exp(-s * self.low) * np.where(tiny, 1.0, -np.expm1(-safe) / safe)
 
     def sample_length_biased(self, n: int, rng: np.random.Generator) -> Array:
         return np.sqrt(self.low**2 + rng.random(n) * (self.high**2 - self.low**2))
