@@ -5,7 +5,7 @@ from stalewise.prediction.charts import KINDS, Chart, chart
 from stalewise.prediction.compare import Comparison, compare, differences
 from stalewise.prediction.engine import predict
 from stalewise.prediction.limit import Limit, limit, stability_chart, stiffest
-from stalewise.prediction.pilot import predict_network
+from stalewise.prediction.pilots import predict_network
 from stalewise.prediction.quadratic import predict_quadratic
 
 __all__ = [

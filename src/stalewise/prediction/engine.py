@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from stalewise import checks
 from stalewise.prediction.advice import advise
-from stalewise.prediction.pilot import predict_network
+from stalewise.prediction.pilots import predict_network
 from stalewise.prediction.quadratic import predict_quadratic
 from stalewise.simulation import simulate
 from stalewise.study import Study

@@ -26,6 +26,7 @@ from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, Targ
 
 Array = NDArray[np.float64]
 POINTS = 800
+HUGE = 1e300  # in place of an infinite loss, of which there may be no chance
 FEW = 40.0  # expected updates below which their number is not taken as normal
 MOST_UPDATES = 1 << 21  # solved one by one
 SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials
@@ -180,7 +181,7 @@ def _over_counts(mean: Array, variance: Array, index: Array, table: Array) -> Ar
         counts = np.arange(12.0 * FEW)
         poisson, wider = stats.poisson.pmf(counts, expected), scattered - 1.0
         chances = np.where(wider > 0.0011, stats.nbinom.pmf(counts, expected / wider, 1.0 / scattered), poisson)
-        loss[:, few] = [chances @ np.interp(counts, index, row) for row in table]
+        loss[:, few] = [chances @ np.minimum(np.interp(counts, index, row), HUGE) for row in table]
     return loss
 
 

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -209,13 +210,16 @@ def advance(runs: Sequence[NetworkRun], until: float, *, exactly: bool = False) 
         until: Where their records go to [s].
         exactly: Compute gradients one by one, bit for bit as a worker does.
     """
-    waiting = [run for run in runs if not run.proceed(until)]
-    while waiting:
-        study, network = waiting[0].study, waiting[0].network
-        together = not exactly and network.at_once(study.batch_size) > 1
-        wanted = [begun for run in waiting for begun in (run.unknown if together else [run.needed])]
-        compute(wanted, study, network, exactly=exactly)
-        waiting = [run for run in waiting if not run.proceed(until)]
+    from stalewise.workloads.threads import threads  # noqa: PLC0415  (PyTorch is an extra)
+
+    study, network = runs[0].study, runs[0].network
+    together = not exactly and network.at_once(study.batch_size) > 1
+    with threads(1) if network.is_light(study.batch_size) else nullcontext():
+        waiting = [run for run in runs if not run.proceed(until)]
+        while waiting:
+            wanted = [begun for run in waiting for begun in (run.unknown if together else [run.needed])]
+            compute(wanted, study, network, exactly=exactly)
+            waiting = [run for run in waiting if not run.proceed(until)]
 
 
 def compute(gradients: Sequence[Begun], study: Study, network: "Network", *, exactly: bool = False) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from stalewise.training.records import Records
 from stalewise.training.sinks import Sink
 from stalewise.training.watch import Watch
 from stalewise.trajectory import settling_time
+from stalewise.workloads.threads import threads
 
 if TYPE_CHECKING:
     from stalewise.workloads.network import Network
@@ -103,7 +104,7 @@ class Run:
     def until_done(self, limit: float, progress: Progress | None, checkpoints: "Checkpoints | None") -> None:
         """Drive the protocol until the target holds, the limit, or a blow-up."""
         present = self.fleet.gather()
-        with _threads(self.fleet.spare_processors):
+        with threads(self.fleet.spare_processors):
             self._until_done(present, limit, progress, checkpoints)
 
     def _until_done(
@@ -375,19 +376,6 @@ class Run:
         if self._adapter is not None and state["setting"] is not None:
             self._adapter.restore(state["setting"])
         self._unfinished = [(int(worker), began) for worker, began in state["unfinished"]]
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """As many threads of PyTorch as workers leave processors to the server: more would wait for one another."""
-    import torch  # noqa: PLC0415  (an extra)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(count, before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Checkpoints:

@@ -63,6 +63,7 @@ class Network:
         self.batch_size = self._data.batch_size
         self._stacked = Stacked(self._model, self._loss, self._weights, self.parts)
         self._most: dict[int, int] = {}
+        self._operations: dict[int, float] = {}
 
     def parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Views of a vector in the shapes of the parameters; of (n, size) those of n networks, stacked."""
@@ -123,16 +124,27 @@ class Network:
             self._most[batch_size] = most if most >= FEWEST and self._bears_stacking(batch_size) else 1
         return self._most[batch_size]
 
+    def is_light(self, batch_size: int) -> bool:
+        """Whether a gradient is too little work to keep a CPU busy by itself, let alone several cores."""
+        if self._device.type != "cpu":
+            return False
+        if batch_size not in self._operations:
+            try:
+                with FlopCounterMode(display=False) as counter:
+                    self.gradient(self._first, (0, 0, 0), batch_size)
+                self._operations[batch_size] = counter.get_total_flops()
+            except Exception:  # whatever the counter does not know
+                self._operations[batch_size] = 2 * LIGHT
+        return self._operations[batch_size] <= LIGHT
+
     def _bears_stacking(self, batch_size: int) -> bool:
+        if self._device.type == "cpu" and not self.is_light(batch_size):
+            return False
         names, parameters = [(0, 0, 0), (0, 0, 1)], [self._first] * 2
         try:
-            with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+            with warnings.catch_warnings():
                 warnings.simplefilter("error")  # of operations that vmap takes one by one
                 alone = np.stack([self.gradient(self._first, name, batch_size)[0] for name in names])
-                if self._device.type == "cpu" and counter.get_total_flops() > len(names) * LIGHT:
-                    return False
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
                 together = self._together(parameters, names, batch_size)
         except Exception:  # whatever a user's model may raise
             return False

@@ -1,0 +1,228 @@
+"""`predict` for a network: pilots run side by side in virtual time until what they say has settled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stalewise.prediction.pilots.design import MOST, Pilot, pilots_of
+from stalewise.prediction.pilots.temperature import drawn_back, smoothed
+from stalewise.simulation import NetworkRun, advance
+from stalewise.staleness import Arrivals, arrivals
+from stalewise.study import Study
+from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
+from stalewise.workloads import open_network
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
+
+Progress = Callable[[float, str], None]
+Array = NDArray[np.float64]
+BUDGET = 0.2  # samples of the pilots over those of the run they predict
+RICHER = 2.5  # times the budget, where pilots diverge
+SEEDS = 8
+FIRST, ROUND = 16, 8  # cycles before the first look, and between looks
+STALL_CYCLES = 80  # and not before, when the predicted loss no longer falls
+FAR = 1.5  # times the predicted time: from where on the colder pilot's own is far away
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What pilots say of a study's loss, on its own clock.
+
+    Attributes:
+        time: [s], shape (points,).
+        updates: Shape (points,).
+        loss: Mean loss, with the ends of its 95 % band, each (points,).
+        low: Lower end.
+        high: Upper end.
+        cold: Mean loss of the colder pilot.
+    """
+
+    time: Array
+    updates: Array
+    loss: Array
+    low: Array
+    high: Array
+    cold: Array
+
+
+class _Pilots:
+    """Pilots of one study, each with a run for every seed, from the same starts."""
+
+    def __init__(self, pilots: tuple[Pilot, ...], network: "Network", seeds: int, seed: int) -> None:
+        self.pilots = pilots
+        start = network.start(seed)
+        self._runs = [[NetworkRun(one.study, network, seed + i, start) for i in range(seeds)] for one in pilots]
+
+    @property
+    def samples(self) -> int:
+        """Spent by all of them, over all seeds."""
+        return sum(run.samples for runs in self._runs for run in runs)
+
+    @property
+    def diverged(self) -> list[bool]:
+        """Which of the pilots' losses grew without bound, in any seed."""
+        return [any(run.blew_up for run in runs) for runs in self._runs]
+
+    def advance(self, until: float) -> None:
+        """Run all of them on, to ``until`` [s] of the study's clock."""
+        for pilot, runs in zip(self.pilots, self._runs, strict=True):
+            if not any(run.blew_up for run in runs):
+                advance(runs, until / pilot.seconds)
+
+    def forecast(self) -> Forecast:
+        """What they say by now."""
+        cold, *hotter = (self._losses(k) for k in range(len(self.pilots)))
+        pilot, (time, losses) = self.pilots[0], cold
+        losses = smoothed(time, losses)
+        if hotter and not self.diverged[1]:
+            theirs = smoothed(*hotter[0])
+            hot = np.array([np.interp(time, hotter[0][0], row) for row in theirs])
+            mean, low, high = drawn_back(losses, hot, (pilot.temperature, self.pilots[1].temperature))
+        else:
+            mean, low, high = drawn_back(losses, losses, (1.0, 2.0))
+        updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * pilot.updates
+        return Forecast(time, updates, mean, low, high, losses.mean(axis=0))
+
+    def _losses(self, which: int) -> tuple[Array, Array]:
+        """Times on the study's clock, (points,), and losses of one pilot, (seeds, points), while all are finite."""
+        runs = self._runs[which]
+        points = min(len(run.time) - run.blew_up for run in runs)
+        time = np.array(runs[0].time[:points]) * self.pilots[which].seconds
+        return time, np.array([run.loss[:points] for run in runs])
+
+
+def predict_network(
+    study: Study, *, network: "Network | None" = None, seeds: int = SEEDS, seed: int = 0, budget: float = BUDGET,
+    most_workers: int = MOST, most_cycles: float = 2000.0, progress: Progress | None = None,
+) -> Trajectory:  # fmt: skip
+    """Predict a network study from pilots; see `stalewise.prediction.predict`.
+
+    Args:
+        study: What to predict.
+        network: What it trains, if it is loaded already.
+        seeds: Of every pilot.
+        seed: The first.
+        budget: Samples of the pilots over those of the run they predict, seed for seed; 1 runs the study itself in
+            virtual time. Pilots that diverge are run again with 2.5 times as much, up to 1.
+        most_workers: Of a pilot.
+        most_cycles: Mean cycles after which it ends.
+        progress: Called with the fraction done and a message.
+    """
+    if network is None:
+        network, study = open_network(study)
+    timing = arrivals(study, seed=seed)
+    spent, failed = 0, []
+    while True:
+        chosen = pilots_of(study, timing, budget, any_batch=network.any_batch, most=most_workers)
+        pilots = _Pilots(chosen, network, seeds, seed)
+        _run(pilots, study, most_cycles, progress)
+        spent += pilots.samples
+        if not pilots.diverged[0] or chosen[0].temperature <= 1.0:
+            break
+        failed.append(chosen[0])
+        budget = min(RICHER * budget, 1.0)
+    if progress:
+        progress(1.0, "done")
+    return _trajectory(study, timing, pilots, spent, failed, seeds, seed)
+
+
+def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress | None) -> None:
+    """Until the predicted loss has settled, no longer falls, or time is up."""
+    cycle, limit = study.workers().mean_cycle, study.target.time_limit
+    longest = limit or most_cycles * cycle
+    reach = limit or min(FIRST * cycle, longest)
+    while True:
+        pilots.advance(reach)
+        said = pilots.forecast()
+        time, loss = said.time, said.loss
+        settled = settling_time(time, loss, study.target.loss)
+        if progress:
+            progress(min(reach / longest, 1.0), f"{time[-1] / cycle:.0f} cycles, loss {loss[-1]:.4g}")
+        late = time > 0.5 * time[-1]
+        stalled = time[-1] >= STALL_CYCLES * cycle and loss[late].min() >= 0.999 * loss[~late].min()
+        done = settled is not None and time[-1] >= 1.4 * settled + 5 * cycle
+        if pilots.diverged[0] or done or stalled or reach >= longest:
+            return
+        reach = min(reach + ROUND * cycle, longest)
+
+
+def _trajectory(
+    study: Study, timing: Arrivals, pilots: _Pilots, spent: int, failed: list[Pilot], seeds: int, seed: int
+) -> Trajectory:
+    said = pilots.forecast()
+    target, diverges = study.target.loss, pilots.diverged[0]
+    ends = [settling_time(said.time, loss, target) for loss in (said.loss, said.low, said.high)]
+    reached = TargetTime() if diverges else TargetTime(mean=ends[0], low=ends[1], high=ends[2])
+    applied = said.updates[-1] * timing.gradients_a_step
+    dropped = applied * (1.0 / timing.acceptance - 1.0)
+    notes = [_cost(study, pilots, spent, applied + dropped, seeds), f"staleness: {timing.staleness.method}"]
+    notes += _warnings(pilots, said, reached, failed, target)
+    return Trajectory(
+        engine="predict",
+        study=study.as_dict(),
+        seed=seed,
+        time=said.time.tolist(),
+        updates=said.updates.tolist(),
+        loss=said.loss.tolist(),
+        loss_low=said.low.tolist(),
+        loss_high=said.high.tolist(),
+        update_rate=timing.rate,
+        staleness=StalenessSummary.from_counts(timing.observed.pmf),
+        delay=DelaySummary(mean=timing.delay_mean, cv=timing.delay_cv),
+        gradients=Gradients(
+            computed=applied + dropped + study.active_workers,
+            applied=applied,
+            dropped=dropped,
+            in_flight=study.active_workers,
+        ),
+        mean_square_stable=False if diverges else None,
+        time_to_target=reached,
+        status=_status(study, said, reached, diverges=diverges),
+        notes=notes,
+    )
+
+
+def _warnings(pilots: _Pilots, said: Forecast, reached: TargetTime, failed: list[Pilot], target: float) -> list[str]:
+    """Where the prediction stands on little."""
+    notes = []
+    if failed:
+        hotter = ", ".join(f"{one.temperature:.3g}" for one in failed)
+        notes.append(f"pilots at {hotter} times the noise temperature diverged: they say nothing of the run itself")
+    if len(pilots.diverged) > 1 and pilots.diverged[1]:
+        notes.append("the hotter pilot diverged: this is the colder one's loss, which noise makes late")
+    elif reached.mean is not None and len(pilots.diverged) > 1:
+        own = settling_time(said.time, said.cold, target)
+        if own is None or own > FAR * reached.mean:
+            notes.append(
+                f"the colder pilot itself needs {'more than ' if own is None else ''}{own or said.time[-1]:.4g} s: "
+                "noise decides, the prediction is drawn from far away; a larger budget says more"
+            )
+    return notes
+
+
+def _status(study: Study, said: Forecast, reached: TargetTime, *, diverges: bool) -> str:
+    if diverges:
+        return f"diverges: the loss grew without bound at learning rate {study.learning_rate:g}"
+    if reached.mean is not None:
+        return f"reaches loss {study.target.loss:g} after {reached.mean:.4g} s and stays below"
+    end = said.time[-1]
+    return f"has not settled below {study.target.loss:g} within {end:.4g} s; the loss is {said.loss[-1]:.4g} there"
+
+
+def _cost(study: Study, pilots: _Pilots, spent: int, computed: float, seeds: int) -> str:
+    whole = computed * study.batch_size * seeds
+    first = pilots.pilots[0].study
+    if len(pilots.pilots) == 1:
+        what = "the study itself in virtual time" if first is study else "the same steps on one worker"
+        return f"no cheaper pilot stands in for this run: it is {what}; {seeds} seeds cost {spent:.0f} samples"
+    batches = " and ".join(str(one.study.batch_size) for one in pilots.pilots)
+    heat = " and ".join(f"{one.temperature:.3g}" for one in pilots.pilots)
+    return (
+        f"pilots in virtual time: {first.active_workers} worker(s), learning rate {first.learning_rate:.4g}, batches "
+        f"of {batches} ({heat} times the noise temperature); {seeds} seeds cost {spent:.0f} samples, "
+        f"{100 * spent / max(whole, 1):.0f} % of as many such runs"
+    )
