@@ -103,9 +103,10 @@ def network_of(study):
 
 
 def kept(folder, key, make):
-    """A run from its file, or made and put there."""
-    path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
-    if not path.exists():
+    """A run from its file, or made and put there; only read if nothing may be written."""
+    where, writes = folder
+    path = where / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    if not path.exists() and writes:
         write_atomically(path, json.dumps({"key": key, **make()}))
     return json.loads(path.read_text())
 
@@ -251,7 +252,7 @@ def report(data, folder):
     for name, workers, rate, law in cells():
         _, _, momentum, _, losses, horizon = WORKLOADS[name]
         try:
-            study, found = cell(name, workers, rate, law, data, folder)
+            study, found = cell(name, workers, rate, law, data, (folder, False))
         except FileNotFoundError:
             continue
         said = answers(study, found, losses, horizon, momentum)
@@ -317,7 +318,7 @@ def main():
         todo = sorted(cells(), key=lambda one: one[1])  # small fleets first: something to look at soon
         began = time.time()
         with ProcessPoolExecutor(args.processes, initializer=_alone) as pool:
-            jobs = {pool.submit(cell, *one, args.data, args.folder): one for one in todo}
+            jobs = {pool.submit(cell, *one, args.data, (args.folder, True)): one for one in todo}
             for done, job in enumerate(as_completed(jobs), 1):
                 job.result()
                 left = (time.time() - began) / done * (len(todo) - done)

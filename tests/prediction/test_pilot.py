@@ -26,7 +26,7 @@ def study(workload=None, *, workers=16, compute="gamma(1, 4)", target=0.5, clust
 def test_a_quadratic_is_drawn_back_exactly():
     """Its mean loss is linear in 1/B, jitter of the staleness included: the recursion at 5 and 1 samples gives 32."""
     law = arrivals(study()).staleness
-    one, cold, hot = (transient(0.05, 0.002 / size, 1.0, law, 0.3, 400).second for size in (32, 5, 1))
+    one, cold, hot = (transient(0.05, 1e-4 / size, 1.0, law, 0.3, 100).second for size in (32, 5, 1))
     mean, low, high = drawn_back(cold[None], hot[None], (32 / 5, 32.0))
     safe = 6.4 * (hot - cold) / 31 < 0.4 * cold
     assert safe.mean() > 0.5 and mean[safe] == pytest.approx(one[safe], rel=1e-9)
