@@ -11,7 +11,9 @@ cheap worker's curve, none above the measured largest one, each under the delaye
 as one worker needs, N times faster.
 
     python validation/nonconvex.py --data mnist-folder      # runs what is missing, two cells at a time; under two hours
-    python validation/nonconvex.py --report                 # the table of what is there, and docs/collapse.svg
+    python validation/nonconvex.py --report                 # the table of what is there
+    python validation/nonconvex.py --collapse               # docs/collapse.svg: one u, N = 4 to 256
+    python validation/nonconvex.py --real --data folder     # mnist-cnn on Ray, injected delays, N = 8 and 16
 
 Every run is kept in runs/nonconvex as soon as it is done, and not run again.
 """
@@ -33,6 +35,7 @@ from stalewise.dynamics.recursion import mean_step_limit, transient
 from stalewise.landscape.curvature import leading_curvature
 from stalewise.prediction.pilots import drawn_back, pilots_of, smoothed
 from stalewise.prediction.pilots.fleets import _every_nth
+from stalewise.prediction.pilots.network import FAR
 from stalewise.simulation import NetworkRun, advance
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
@@ -243,10 +246,55 @@ def fixed(study, found, losses, horizon, momentum):
     return times(clock, total, losses)
 
 
+class Tally:
+    """Errors of all candidates, and of the pilots by kind of cell."""
+
+    def __init__(self):
+        self.errors = {key: [] for key in CANDIDATES}
+        self.reached = {key: [] for key in CANDIDATES}
+        self.by, self.cover, self.costs = {}, [], []
+
+    def add(self, said, groups):
+        """One cell; returns whether the band held each time that was reached."""
+        for key in CANDIDATES:
+            for seen, one in zip(said["truth"], said[key], strict=True):
+                self.reached[key].append((seen is None) == (one is None))
+                if seen is not None:
+                    self.errors[key].append(100 * (one / seen - 1.0) if one is not None else np.inf)
+        inside = []
+        for seen, one, low, high, cold in zip(
+            *(said[key] for key in ("truth", "pilots", "low", "high", "cold")), strict=True
+        ):
+            if seen is not None:
+                near = one is not None and cold is not None and cold <= FAR * one
+                for group in (*groups, f"colder pilot {'<=' if near else '>'} {FAR:g} x"):
+                    self.by.setdefault(group, []).append(100 * (one / seen - 1.0) if one is not None else np.inf)
+                inside.append(low is not None and low <= seen and (high is None or seen <= high))
+        self.cover += inside
+        return inside
+
+    def tell(self):
+        """What each candidate is worth."""
+        costs = 100 * np.array(self.costs)
+        print(f"\n{len(costs)} cells; pilots cost {costs.min():.1f} to {costs.max():.1f} % of the run's samples")
+        for key in CANDIDATES:
+            print(
+                f"{key:<8} {spread(self.errors[key])}, median bias {np.median(self.errors[key]):+6.1f} %; reached or "
+                f"not, right: {100 * np.mean(self.reached[key]):5.1f} %"
+            )
+        print(f"the 95 % band holds {100 * np.mean(self.cover):.0f} % of the {len(self.cover)} times")
+        for group, some in self.by.items():
+            print(f"  {group:<22} {len(some):>4} times: {spread(some)}")
+
+
+def spread(errors):
+    sizes = np.minimum(np.abs(errors), 999.0)
+    return f"median {np.median(sizes):5.1f} %, 90th percentile {np.quantile(sizes, 0.9):6.1f} %"
+
+
 def report(data, folder):
     """The table: every cell, then what each candidate is worth."""
-    errors, reached, cover, costs = ({key: [] for key in CANDIDATES}, {key: [] for key in CANDIDATES}, [], [])
-    by = {}
+    tally = Tally()
     print(f"{'workload':<20}{'N':>4}{'u':>7} {'delays':<10}{'time to losses [mean cycles]':>30}", end="")
     print("".join(f"{key:>22}" for key in ("pilots: error [%]", "band holds", "fixed [%]", "linear [%]")))
     for name, workers, rate, law in cells():
@@ -256,35 +304,65 @@ def report(data, folder):
         except FileNotFoundError:
             continue
         said = answers(study, found, losses, horizon, momentum)
-        costs.append(1.0 / found["cold"]["temperature"] + 1.0 / found["hot"]["temperature"])
-        for key in CANDIDATES:
-            for seen, one in zip(said["truth"], said[key], strict=True):
-                reached[key].append((seen is None) == (one is None))
-                if seen is not None:
-                    error = 100 * (one / seen - 1.0) if one is not None else np.inf
-                    errors[key].append(error)
-                    if key == "pilots":
-                        for group in (f"N = {workers}", name, f"u = {rate:g}", law):
-                            by.setdefault(group, []).append(error)
-        inside = []
-        for seen, low, high in zip(said["truth"], said["low"], said["high"], strict=True):
-            if seen is not None:
-                inside.append(low is not None and low <= seen and (high is None or seen <= high))
-        cover += inside
+        tally.costs.append(1.0 / found["cold"]["temperature"] + 1.0 / found["hot"]["temperature"])
+        inside = tally.add(said, (f"N = {workers}", name, f"{name} u = {rate:g}", law))
         row = [text(said["truth"], "{:.1f}"), off(said, "pilots"), " ".join("y" if one else "n" for one in inside),
                off(said, "fixed"), off(said, "linear")]  # fmt: skip
         print(f"{name:<20}{workers:>4}{rate:>7g} {law:<10}{row[0]:>30}" + "".join(f"{part:>22}" for part in row[1:]))
-    print(f"\n{len(costs)} cells; pilots cost {100 * min(costs):.1f} to {100 * max(costs):.1f} % of the run's samples")
-    for key in CANDIDATES:
-        sizes = np.minimum(np.abs(errors[key]), 999.0)
-        print(
-            f"{key:<8} median {np.median(sizes):6.1f} %, 90th percentile {np.quantile(sizes, 0.9):6.1f} %, median bias "
-            f"{np.median(errors[key]):+6.1f} %; reached or not, right: {100 * np.mean(reached[key]):5.1f} %"
-        )
-    print(f"the 95 % band holds {100 * np.mean(cover):.0f} % of the {len(cover)} times")
-    for group, some in by.items():
-        sizes = np.minimum(np.abs(some), 999.0)
-        print(f"  {group:<22} median {np.median(sizes):5.1f} %, 90th percentile {np.quantile(sizes, 0.9):6.1f} %")
+    tally.tell()
+
+
+def collapse(folder):
+    """Loss against mean cycles at one u: with a batch of 32, and with the batch that gives all one temperature."""
+    from matplotlib.figure import Figure
+
+    name, rate, horizon, seeds = "digits-mlp", 0.316, 60, 4
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    numbers = {}
+    for matched, axis in zip((False, True), axes, strict=True):
+        for workers in (4, 8, 16, 64, 256):
+            size = BATCH * 64 // workers if matched else BATCH
+            study = study_of(name, workers, rate, "gamma(4)", None).with_schedule(batch_size=size)
+            study = study.with_schedule(learning_rate=rate / (workers - 0.5))  # half a step: docs/networks.md
+            stretch = workers / (workers - 0.5)
+            key = ["collapse", name, workers, size, rate, seeds]
+            one = kept((folder, True), key, lambda s=study, c=stretch: run(s, seeds, horizon, (0.02,), c))
+            clock, loss = curve(one, horizon)
+            axis.plot(clock, loss, label=f"N = {workers}, batch {size}", lw=1.5)
+            numbers[matched, workers] = times(clock, loss, (1.0, 0.4, 0.2))
+        axis.set(yscale="log", xlabel="time [mean cycles of N - 1/2 updates]", xlim=(0, horizon))
+        axis.set_title("one temperature: batch 2048/N" if matched else "batch 32", fontsize=10)
+        axis.legend(frameon=False, fontsize=8)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel(f"training loss, mean of {seeds} seeds")
+    figure.savefig(Path(__file__).parents[1] / "docs" / "collapse.svg", metadata={"Date": None})
+    for (matched, workers), found in numbers.items():
+        print(f"{'one temperature' if matched else 'batch 32':<16} N = {workers:<4} {text(found, '{:.1f}')}")
+
+
+def real(data, losses=(1.5, 0.8, 0.4), seeds=2, cycle=0.4):
+    """Real runs of mnist-cnn on Ray, beside what the pilots say."""
+    from stalewise.prediction.pilots import predict_network
+    from stalewise.training import train
+    from stalewise.training.cluster import local_ray
+
+    with local_ray():
+        for workers in (8, 16):
+            study = study_of("mnist-cnn", workers, 0.3, "gamma(4)", data).with_cluster(
+                compute=f"gamma({cycle!r}, 4)"
+            )  # fmt: skip
+            runs = [train(study, seed=one) for one in range(seeds)]
+            clock = np.arange(0.0, min(one.time[-1] for one in runs), 0.25 * cycle)
+            seen = smoothed(clock, np.array([np.interp(clock, one.time, one.loss) for one in runs]).mean(axis=0))
+            said = predict_network(study, network=network_of(study), seeds=seeds)
+            inside = np.array(said.time) <= clock[-1]
+            truth = np.interp(np.array(said.time)[inside], clock, seen)
+            held = (np.array(said.loss_low)[inside] <= truth) & (truth <= np.array(said.loss_high)[inside])
+            print(f"N = {workers}, time to losses {losses} [s]:")
+            print(f"  real, mean of {seeds} runs  {text(times(clock, seen, losses), '{:.1f}')}")
+            print(f"  predicted            {text(times(said.time, said.loss, losses), '{:.1f}')}")
+            print(f"  band holds the real loss at {100 * held.mean():.0f} % of its points; {said.notes[0]}", flush=True)
 
 
 def text(values, form):
@@ -309,11 +387,16 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=list(WORKLOADS), help="these workloads")
     parser.add_argument("--report", action="store_true", help="only tell what is there")
+    parser.add_argument("--collapse", action="store_true", help="only the figure")
+    parser.add_argument("--real", action="store_true", help="only mnist-cnn on Ray")
     args = parser.parse_args()
     for name in list(WORKLOADS):
         if (args.only and name not in args.only) or (WORKLOADS[name][0] == "mnist-cnn" and not args.data):
             del WORKLOADS[name]
     args.folder.mkdir(parents=True, exist_ok=True)
+    if args.collapse or args.real:
+        collapse(args.folder) if args.collapse else real(args.data)
+        return
     if not args.report:
         todo = sorted(cells(), key=lambda one: one[1])  # small fleets first: something to look at soon
         began = time.time()
