@@ -204,22 +204,26 @@ def _boundaries(chart: dict) -> str:
     return f"{chart['y']['name']}: " + "; ".join(told)
 
 
-def predict(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
+def predict(
+    study: str, /, *, budget: float = 0.2, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None
+) -> bool:
     """Predict loss against time, staleness and time to target, by mathematics.
 
-    Networks take their curve from a cheap pilot in virtual time; its cost is told. Exits with 3 if it diverges.
+    Networks take their curve from two cheap pilots in virtual time: the same schedule with smaller batches, drawn back
+    to the noise of its own; their cost is told. Exits with 3 if it diverges.
 
     Example: stalewise predict examples/quadratic.toml --set schedule.active_workers=8
 
     Args:
         study: Study file (TOML); - reads standard input.
+        budget: Samples that a network's pilots may cost, as a share of the run they predict, seed for seed; 1 runs it.
     """
     from stalewise.prediction import predict as run
     from stalewise.prediction import stability_chart
 
     question = read_study(study, set_)
     with progress_bar("predict") as progress:
-        answer = run(question, seed=seed, progress=progress)
+        answer = run(question, seed=seed, budget=budget, progress=progress)
         files = {"predict.json": answer.to_json()}
         if out is not None:
             files["chart.json"] = to_json(stability_chart(question, seed=seed))
