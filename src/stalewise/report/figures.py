@@ -25,6 +25,14 @@ def _figure(x: str, y: str, **layout: Any) -> go.Figure:
     return figure
 
 
+def _level(figure: go.Figure, value: float, text: str) -> None:
+    """A dashed line with words, on a logarithmic axis: Plotly takes the place of words there as an exponent."""
+    figure.add_hline(y=value, line={"color": GREY, "dash": "dash"})
+    figure.add_annotation(
+        x=1.0, xref="paper", xanchor="right", y=math.log10(value), yanchor="bottom", text=text, showarrow=False
+    )
+
+
 def loss_figure(trajectories: dict[str, Any], target: float | None) -> go.Figure:
     """Loss against time for every engine, with bands, the target, and the times to it."""
     figure = _figure("time [s]", "loss")
@@ -44,7 +52,7 @@ def loss_figure(trajectories: dict[str, Any], target: float | None) -> go.Figure
                 marker={"color": colour, "size": 11, "line": {"color": "white", "width": 2}},
             )  # fmt: skip
     if target:
-        figure.add_hline(y=target, line={"color": GREY, "dash": "dash"}, annotation_text=f"target {target:g}")
+        _level(figure, target, f"target {target:g}")
     return figure
 
 
@@ -184,7 +192,7 @@ def noise_figure(place: dict[str, Any]) -> go.Figure:
         error_x={"array": [one["standard_error"] for one in place["hessian"]], "color": GREY},
     )  # fmt: skip
     if rest > 0:
-        figure.add_hline(y=rest, line={"color": GREY, "dash": "dash"}, annotation_text="mean of all other directions")
+        _level(figure, rest, "mean of all other directions")
     return figure
 
 
