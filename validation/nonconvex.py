@@ -52,7 +52,7 @@ LAWS = {
 WORKLOADS = {  # kind, options, momentum, u = learning rate x workers / (1 - momentum), losses, horizon [mean cycles]
     "digits-mlp": ("digits-mlp", {}, 0.0, (0.1, 0.316, 1.0), (1.0, 0.4, 0.15), 160),
     "digits-mlp momentum": ("digits-mlp", {}, 0.9, (0.1, 0.316, 1.0), (1.0, 0.4, 0.15), 160),
-    "mnist-cnn": ("mnist-cnn", {"width": 4}, 0.0, (0.06, 0.19, 0.6), (1.5, 0.8, 0.4), 100),
+    "mnist-cnn": ("mnist-cnn", {"width": 4, "images": 1024}, 0.0, (0.06, 0.19, 0.6), (1.5, 0.8, 0.4), 100),
     "char-transformer": ("char-transformer", {"context": 16, "width": 16, "layers": 1}, 0.9, (0.6, 1.9, 6.0),
                          (3.4, 3.15, 2.9), 120),
 }  # fmt: skip

@@ -206,6 +206,10 @@ def test_mnist_from_files(tmp_path):
     x, y = network.draw((0, 0, 0), 16)
     assert x.shape == (16, 1, 28, 28) and 0.9 < float(x.max()) <= 1.0 and y.dtype == torch.int64
     assert network.loss(network.start(0)) == pytest.approx(np.log(10), rel=0.5)
+    few, _ = opened("mnist-cnn", data=str(tmp_path), options={"images": 3})
+    assert len({float(image.sum()) for image in few.draw((0, 0, 0), 64)[0]}) == 3
+    with pytest.raises(InputError, match="images must be 1 to 64, got 65"):
+        opened("mnist-cnn", data=str(tmp_path), options={"images": 65})
     path = tmp_path / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"cut short: 63 bytes for shape \(64,\)"):

@@ -29,6 +29,7 @@ from stalewise.workloads import open_network
 if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
+FEWEST = 4  # workers of a pilot
 SEEDS = 4  # of a pilot in the search
 FINAL_SEEDS = 16  # of the two best, and of what they are compared with
 FINALISTS = 2
@@ -71,7 +72,16 @@ class _Pilots:
         cycle = study.workers().mean_cycle
         most = FIRST_CYCLES if not math.isfinite(best) else min(max(3.0 * best / cycle, 40.0), 2000.0)
         trial = _Trial(
-            study, predict_network(study, network=self._network, seeds=seeds, seed=self._seed, most_cycles=most)
+            study,
+            predict_network(
+                study,
+                network=self._network,
+                seeds=seeds,
+                seed=self._seed,
+                budget=1.0,
+                most_workers=FEWEST,
+                most_cycles=most,
+            ),
         )
         self.trials = [t for t in self.trials if t.study.schedule != study.schedule] + [trial]
         self.count += 1

@@ -18,18 +18,21 @@ FILES = {
 }
 
 
-def mnist_cnn(data: str | None = None, width: int = 8) -> Task:
+def mnist_cnn(data: str | None = None, width: int = 8, images: int | None = None) -> Task:
     """Two convolutions of 3 x 3 with pooling and one linear layer, cross-entropy.
 
     Args:
         data: Folder of the four IDX files, gzipped or not. Without it torchvision downloads them to its cache.
         width: Channels of the first convolution; the second has twice as many. 8 makes 9,058 parameters.
+        images: Only the first so many to train on.
 
     Raises:
         InputError: A file is missing or is not what it should be.
     """
     folder = _download() if data is None else Path(data)
     x, y = _images(folder, "train")
+    if images is not None and not 1 <= images <= len(x):
+        raise InputError(f"workload.options: images must be 1 to {len(x):,}, got {images}")
     held_out = _images(folder, "test")
     model = nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -37,7 +40,7 @@ def mnist_cnn(data: str | None = None, width: int = 8) -> Task:
         nn.Flatten(), nn.Linear(2 * width * 49, 10),
     )  # fmt: skip
     initialise(model)
-    return Task(model, nn.CrossEntropyLoss(), (x, y), held_out, share_right)
+    return Task(model, nn.CrossEntropyLoss(), (x[:images], y[:images]), held_out, share_right)
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stalewise.prediction.pilots.design import MOST, Pilot, pilots_of
+from stalewise.prediction.pilots.design import Pilot, pilots_of
 from stalewise.prediction.pilots.temperature import drawn_back, smoothed
 from stalewise.simulation import NetworkRun, advance
 from stalewise.staleness import Arrivals, arrivals
@@ -97,7 +97,7 @@ class _Pilots:
 
 def predict_network(
     study: Study, *, network: "Network | None" = None, seeds: int = SEEDS, seed: int = 0, budget: float = BUDGET,
-    most_workers: int = MOST, most_cycles: float = 2000.0, progress: Progress | None = None,
+    most_workers: int | None = None, most_cycles: float = 2000.0, progress: Progress | None = None,
 ) -> Trajectory:  # fmt: skip
     """Predict a network study from pilots; see `stalewise.prediction.predict`.
 
@@ -106,9 +106,10 @@ def predict_network(
         network: What it trains, if it is loaded already.
         seeds: Of every pilot.
         seed: The first.
-        budget: Samples of the pilots over those of the run they predict, seed for seed; 1 runs the study itself in
-            virtual time. Pilots that diverge are run again with 2.5 times as much, up to 1.
-        most_workers: Of a pilot.
+        budget: Samples of the pilots over those of the run they predict, seed for seed (`pilots_of`). Pilots that
+            diverge are run again with 2.5 times as much, up to 1, which is the study itself in virtual time.
+        most_workers: Of a pilot; at a budget of 1 a smaller fleet stands in if it may, and is doubled if it diverges or
+            stalls, being nearer to its own limit.
         most_cycles: Mean cycles after which it ends.
         progress: Called with the fraction done and a message.
     """
@@ -116,22 +117,25 @@ def predict_network(
         network, study = open_network(study)
     timing = arrivals(study, seed=seed)
     spent, failed = 0, []
+    itself = pilots_of(study, timing, 1.0)
     while True:
         chosen = pilots_of(study, timing, budget, any_batch=network.any_batch, most=most_workers)
         pilots = _Pilots(chosen, network, seeds, seed)
-        _run(pilots, study, most_cycles, progress)
+        stalled = _run(pilots, study, most_cycles, progress)
         spent += pilots.samples
-        if not pilots.diverged[0] or chosen[0].temperature <= 1.0:
+        if chosen == itself or not (pilots.diverged[0] or (stalled and budget >= 1.0)):
             break
         failed.append(chosen[0])
+        if budget >= 1.0:
+            most_workers = 2 * chosen[0].study.active_workers
         budget = min(RICHER * budget, 1.0)
     if progress:
         progress(1.0, "done")
     return _trajectory(study, timing, pilots, spent, failed, seeds, seed)
 
 
-def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress | None) -> None:
-    """Until the predicted loss has settled, no longer falls, or time is up."""
+def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress | None) -> bool:
+    """Until the predicted loss has settled, no longer falls (returns True), or time is up."""
     cycle, limit = study.workers().mean_cycle, study.target.time_limit
     longest = limit or most_cycles * cycle
     reach = limit or min(FIRST * cycle, longest)
@@ -146,7 +150,7 @@ def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress |
         stalled = time[-1] >= STALL_CYCLES * cycle and loss[late].min() >= 0.999 * loss[~late].min()
         done = settled is not None and time[-1] >= 1.4 * settled + 5 * cycle
         if pilots.diverged[0] or done or stalled or reach >= longest:
-            return
+            return stalled and not done
         reach = min(reach + ROUND * cycle, longest)
 
 
@@ -190,8 +194,10 @@ def _warnings(pilots: _Pilots, said: Forecast, reached: TargetTime, failed: list
     """Where the prediction stands on little."""
     notes = []
     if failed:
-        hotter = ", ".join(f"{one.temperature:.3g}" for one in failed)
-        notes.append(f"pilots at {hotter} times the noise temperature diverged: they say nothing of the run itself")
+        which = ", ".join(f"{one.study.active_workers} workers at {one.temperature:.3g}" for one in failed)
+        notes.append(
+            f"pilots of {which} times the noise temperature diverged or stalled: they do not stand for the run"
+        )
     if len(pilots.diverged) > 1 and pilots.diverged[1]:
         notes.append("the hotter pilot diverged: this is the colder one's loss, which noise makes late")
     elif reached.mean is not None and len(pilots.diverged) > 1:
@@ -216,6 +222,12 @@ def _status(study: Study, said: Forecast, reached: TargetTime, *, diverges: bool
 def _cost(study: Study, pilots: _Pilots, spent: int, computed: float, seeds: int) -> str:
     whole = computed * study.batch_size * seeds
     first = pilots.pilots[0].study
+    if len(pilots.pilots) == 1 and 1 < first.active_workers < study.active_workers:
+        return (
+            f"pilot in virtual time: {first.active_workers} worker(s), learning rate {first.learning_rate:.4g}, batch "
+            f"{first.batch_size}, the run's own noise temperature; {seeds} seeds cost {spent:.0f} samples (one run of "
+            f"what it predicts: {computed * study.batch_size:.0f})"
+        )
     if len(pilots.pilots) == 1:
         what = "the study itself in virtual time" if first is study else "the same steps on one worker"
         return f"no cheaper pilot stands in for this run: it is {what}; {seeds} seeds cost {spent:.0f} samples"
