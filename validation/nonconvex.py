@@ -4,11 +4,11 @@ For every cell (workload, N, learning rate, delay law) the run itself with sever
 its samples (a sixteenth for N = 256), and beside them what else could be said. A time to a loss is when the mean loss
 over seeds, averaged over a tenth of the time to both sides, last comes down through it; a horizon bounds all runs.
 
-Candidates, all judged on the same runs: ``pilots``, the method of `predict`; ``cold``, the colder pilot as it is;
-``log``, the two pilots' losses drawn back by their logarithm; ``times``, their times to each loss drawn back;
-``power``, the run itself for a fifth of the time, its loss continued as a + b t^-c; ``fixed``, the curvatures of one
-cheap worker's curve, none above the measured largest one, each under the delayed recursion; ``linear``, as many updates
-as one worker needs, N times faster.
+Candidates, judged on the same runs: ``pilots``, the method of `predict`; ``straight``, the same with a straight line
+in the temperature; ``cold``, the colder pilot as it is; ``log``, the two pilots' losses drawn back by their logarithm;
+``times``, their times to each loss drawn back; ``power``, the run itself for a fifth of the time, its loss continued as
+a + b t^-c; ``fixed``, the curvatures of one cheap worker's curve, none above the measured largest one, each under the
+delayed recursion; ``linear``, as many updates as one worker needs, N times faster.
 
     python validation/nonconvex.py --data mnist-folder      # runs what is missing, two cells at a time; under two hours
     python validation/nonconvex.py --report                 # the table of what is there
@@ -36,6 +36,7 @@ from stalewise.landscape.curvature import leading_curvature
 from stalewise.prediction.pilots import drawn_back, pilots_of, smoothed
 from stalewise.prediction.pilots.fleets import _every_nth
 from stalewise.prediction.pilots.network import FAR
+from stalewise.prediction.pilots.temperature import EXPONENT
 from stalewise.simulation import NetworkRun, advance
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
@@ -59,7 +60,7 @@ WORKLOADS = {  # kind, options, momentum, u = learning rate x workers / (1 - mom
 WHOLE = ("digits-mlp",)  # tables with every cell; of the others a third
 FLEETS = {16: (12, 0.2), 64: (6, 0.2), 256: (3, 1 / 16)}  # workers: seeds, budget of the pilots
 BATCH, ROUND = 32, 8
-CANDIDATES = ("pilots", "cold", "log", "times", "power", "fixed", "linear")
+CANDIDATES = ("pilots", "straight", "cold", "log", "times", "power", "fixed", "linear")
 FEW = 0.2  # of the run's time: what `power` sees of it
 
 
@@ -172,7 +173,7 @@ def answers(study, found, losses, horizon, momentum):
     time_ = cold[0]
     hot_there = np.array([np.interp(time_, hot[0], row, right=row[-1]) for row in hot[1]])
     heat = (found["cold"]["temperature"], found["hot"]["temperature"])
-    weight = (heat[0] - 1.0) / (heat[1] - heat[0])
+    weight = (heat[0] ** EXPONENT - 1.0) / (heat[1] ** EXPONENT - heat[0] ** EXPONENT)
     end = min(time_[-1], hot[0][-1])
     known = time_ <= end + 1e-9
     mean, low, high = drawn_back(cold[1][:, known], hot_there[:, known], heat)
@@ -180,6 +181,7 @@ def answers(study, found, losses, horizon, momentum):
     return {
         "truth": times(*truth, losses),
         "pilots": times(time_[known], mean, losses),
+        "straight": times(time_[known], drawn_back(cold[1][:, known], hot_there[:, known], heat, 1.0)[0], losses),
         "low": times(time_[known], low, losses),
         "high": times(time_[known], high, losses),
         "cold": times(time_, c, losses),

@@ -27,7 +27,7 @@ def test_a_quadratic_is_drawn_back_exactly():
     """Its mean loss is linear in 1/B, jitter of the staleness included: the recursion at 5 and 1 samples gives 32."""
     law = arrivals(study()).staleness
     one, cold, hot = (transient(0.05, 1e-4 / size, 1.0, law, 0.3, 100).second for size in (32, 5, 1))
-    mean, low, high = drawn_back(cold[None], hot[None], (32 / 5, 32.0))
+    mean, low, high = drawn_back(cold[None], hot[None], (32 / 5, 32.0), exponent=1.0)
     safe = 6.4 * (hot - cold) / 31 < 0.4 * cold
     assert safe.mean() > 0.5 and mean[safe] == pytest.approx(one[safe], rel=1e-9)
     assert (low <= mean).all() and (mean <= high).all()
@@ -116,11 +116,11 @@ def test_steps_without_staleness_need_one_worker():
 
 @pytest.mark.parametrize(
     "schedule",
-    [{}, {"momentum": 0.9, "learning_rate": 0.002}, {"policy": "k-batch-async", "group": 4, "learning_rate": 0.04}],
+    [{"learning_rate": 0.01}, {"momentum": 0.9, "learning_rate": 0.001}, {"policy": "k-batch-async", "group": 4}],
 )
 def test_pilots_predict_sixteen_workers(schedule):
     """Time to loss 0.5 within 12 % of the run itself (12 and 12 seeds), at a fifth of its samples."""
-    one = study(**schedule)
+    one = study(**{"learning_rate": 0.04, **schedule})
     said, seen = predict_network(one, seeds=12), simulate(one, seeds=12)
     expected = settling_time(seen.time, smoothed(seen.time, seen.loss), 0.5)
     assert said.time_to_target.mean == pytest.approx(expected, rel=0.12)
