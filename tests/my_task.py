@@ -218,3 +218,44 @@ def lazy():
 def scalar():
     """Data without samples: refused."""
     return nn.Linear(3, 1), nn.MSELoss(), torch.tensor(1.0)
+
+
+class Failing(nn.Linear):
+    """Raises in training: always after so many calls, and every so many."""
+
+    calls, after, every = 0, 10**9, 10**9
+
+    def forward(self, x):
+        if self.training:
+            Failing.calls += 1
+            if Failing.calls > self.after or Failing.calls % self.every == 0:
+                raise ValueError("own trouble")
+        return super().forward(x)
+
+
+def failing():
+    """A model that raises now and then."""
+    return Failing(3, 1), nn.MSELoss(), (X, Y)
+
+
+class Growing(nn.Linear):
+    """One more input each time it is made."""
+
+    made = 0
+
+    def __init__(self):
+        Growing.made += 1
+        super().__init__(2 + Growing.made, 1)
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, self.in_features - 3)))
+
+
+def growing():
+    """Another model in every process."""
+    return Growing(), nn.MSELoss(), (X, Y)
+
+
+def unknown():
+    """Data that are not numbers."""
+    return nn.Linear(3, 1), nn.MSELoss(), (X * torch.nan, Y)

@@ -1,5 +1,6 @@
 """`train`: a study in real time. Ray workers compute, the driver is the server, the protocol decides."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from stalewise.training.adapt import Adapter
 from stalewise.training.checkpoint import load_checkpoint
 from stalewise.training.cluster import joined_ray, local_ray
 from stalewise.training.fleet import Fleet
-from stalewise.training.run import Checkpoints, Progress, Run
+from stalewise.training.run import MOST_REFUSED, Checkpoints, Progress, Run
 from stalewise.training.sinks import open_sinks
 from stalewise.training.watch import Expectation, Watch
 from stalewise.trajectory import Gradients, TargetTime, Trajectory, settling_time
@@ -23,6 +24,7 @@ from stalewise.workloads import open_network
 
 MOST_CYCLES = 2000
 CHECKPOINT_EVERY = 60.0
+DIVERGED = ("diverged", "refused")
 TRACE, MODEL = "trace.csv", "model.safetensors"
 
 
@@ -141,7 +143,7 @@ def _run_in(folder: Path, run: Run, checkpoints: Checkpoints, limit: float, prog
     try:
         run.until_done(limit, progress, checkpoints)
     finally:
-        if run.records.time and run.ended != "diverged":
+        if run.records.time and run.ended not in DIVERGED:
             checkpoints.last(run)
         checkpoints.close()
     run.close()
@@ -195,8 +197,8 @@ def _save_model(run: Run, folder: Path) -> None:
 def trajectory_of(run: Run, warnings: Sequence[str] = ()) -> Trajectory:
     """What happened."""
     study, records, target = run.study, run.records, run.study.target.loss
-    diverged = run.ended == "diverged"
-    keep = slice(None, -1) if diverged and len(records.time) > 1 else slice(None)
+    diverged = run.ended in DIVERGED
+    keep = slice(None, -1) if run.ended == "diverged" and len(records.time) > 1 else slice(None)
     times, loss = records.time[keep], records.loss[keep]
     settled = None if diverged else settling_time(times, loss, target)
     end = records.time[-1]
@@ -220,6 +222,10 @@ def trajectory_of(run: Run, warnings: Sequence[str] = ()) -> Trajectory:
 
 def _status(run: Run, settled: float | None) -> str:
     target, end = run.study.target.loss, run.records.time[-1]
+    if run.ended == "refused":
+        return f"diverges: {MOST_REFUSED} gradients in a row were not finite, misshapen or another run's by {end:.4g} s"
+    if run.ended == "diverged" and not math.isfinite(run.records.loss[0]):
+        return "diverges: the training loss is not finite from the start"
     if run.ended == "diverged":
         return f"diverges: the training loss grew without bound by {end:.4g} s"
     if settled is not None:

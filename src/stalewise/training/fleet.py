@@ -283,7 +283,7 @@ class Fleet:
             self.hosts.arrived(arrival.host)
             self._join(arrival.host)
         elif arrival.answer is None:
-            self._died(arrival.host)
+            self._died(arrival.host, arrival.error)
         else:
             self._answered(arrival.host, arrival.answer, arrival.payload)
 
@@ -329,10 +329,10 @@ class Fleet:
         self._absent -= back
         self._events.extend(Joined(worker) for worker in sorted(back))
 
-    def _died(self, host: int) -> None:
+    def _died(self, host: int, error: Exception | None = None) -> None:
         seat = self.hosts.seats[host]
         self.deaths += seat.up
-        for ticket in self.hosts.died(host):
+        for ticket in self.hosts.died(host, error):
             self._lose(ticket)
 
     def _lose(self, ticket: int) -> None:

@@ -106,10 +106,12 @@ class Host:
         """The answer, and the gradient where it is to be sent; in ``room`` if it can be computed there."""
         if order.run != self._run:
             return Answer(order.run, order.ticket, WRONG_RUN, 0.0, 0.0), None
+        if len(parameters) != self._network.size:  # the factory made another model here than at the server
+            return Answer(order.run, order.ticket, MISSHAPEN, 0.0, 0.0), None
         began = time.perf_counter()
         gradient = self._network.local_gradient(parameters, (order.seed, order.worker, order.batch), *self._how, room)
         norm = _norm(gradient)
-        state = _state(gradient, norm, self._network.size, self._trigger)
+        state = _state(norm, self._trigger)
         answer = Answer(order.run, order.ticket, state, norm, time.perf_counter() - began)
         return answer, gradient if state == OK else None
 
@@ -122,9 +124,7 @@ def _norm(gradient: Vector) -> float:
         return float(np.sqrt(square)) if np.isfinite(square) else float(np.linalg.norm(flat.astype(np.float64)))
 
 
-def _state(gradient: Vector, norm: float, size: int, trigger: float) -> int:
-    if gradient.shape != (size,):
-        return MISSHAPEN
+def _state(norm: float, trigger: float) -> int:
     if not np.isfinite(norm):
         return NOT_FINITE
     return QUIET if trigger > 0 and norm <= trigger else OK

@@ -92,6 +92,7 @@ class Run:
         self._delivered: Deliveries[Outcome] = Deliveries()
         self._gone: set[int] = set()
         self._refused_in_row = 0
+        self._trouble = ""
         self._began = 0.0
         self._elapsed = 0.0
         self._unfinished: list[tuple[int, float]] = []
@@ -133,6 +134,8 @@ class Run:
                 checkpoints.perhaps(self)
             if self._adapter is not None:
                 self._adapt(self._adapter, now)
+        if self.ended == "refused":
+            self._record(self.now, limit, progress)
 
     def close(self) -> None:
         """Write rows of what no step used and of what never ended: nothing is applied any more."""
@@ -192,8 +195,7 @@ class Run:
         self._refused_in_row += 1
         self._write_unfinished(outcome.worker, outcome.began)
         if self._refused_in_row >= MOST_REFUSED:
-            self.ended = "diverged"
-            return
+            self.ended = "refused"
         self._obey(self.server.lost(outcome.worker))
         self._obey(self.server.joined(outcome.worker))
 
@@ -295,6 +297,9 @@ class Run:
             self.ended = self._why_stop(now, limit)
         for warning in self.watch.look(now):
             self._warn(warning)
+        if self._trouble != self.fleet.hosts.trouble:
+            self._trouble = self.fleet.hosts.trouble
+            self._warn(f"the task raised {self._trouble} in a worker process; the gradients it had are lost")
         self._sink(
             self.server.version,
             {
