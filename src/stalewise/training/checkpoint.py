@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stalewise.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 Tensors = dict[str, NDArray[Any]]
 

@@ -11,7 +11,7 @@ import numpy as np
 from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.study import Study
-from stalewise.traces import TraceWriter
+from stalewise.traces import Secured, TraceWriter
 from stalewise.training.adapt import Adapter
 from stalewise.training.checkpoint import load_checkpoint
 from stalewise.training.cluster import joined_ray, local_ray
@@ -94,7 +94,7 @@ def train(
     if place is not None:
         _make(place)
     with ExitStack() as stack:
-        keep = None if state is None else state["trace"]
+        keep = None if state is None or state["trace"] is None else Secured(*state["trace"])
         writer = stack.enter_context(TraceWriter(trace_path, keep)) if trace_path else None
         sink = stack.enter_context(open_sinks(log, place))
         ray = stack.enter_context(local_ray() if address is None else joined_ray(address, study))
@@ -121,7 +121,8 @@ def train(
             run.until_done(limit, progress, None)
             run.close()
         else:
-            _run_in(place, run, Checkpoints(place, checkpoint_every, tell), limit, progress)
+            _run_in(run, Checkpoints(place, checkpoint_every, tell), limit, progress)
+            _save_model(run, place, tell)
         return trajectory_of(run, warnings)
 
 
@@ -138,16 +139,15 @@ def _check(study: Study, seed: int, compute: str, **seconds: float | None) -> No
     assert study.learning_rate > 0
 
 
-def _run_in(folder: Path, run: Run, checkpoints: Checkpoints, limit: float, progress: Progress | None) -> None:
-    """Run, with checkpoints, one of them at the end however it comes, and the trained model."""
+def _run_in(run: Run, checkpoints: Checkpoints, limit: float, progress: Progress | None) -> None:
+    """Run, with checkpoints, one of them at the end however it comes, unless that is in the midst of a step."""
     try:
         run.until_done(limit, progress, checkpoints)
     finally:
-        if run.records.time and run.ended not in DIVERGED:
+        if run.whole and run.ended not in DIVERGED:
             checkpoints.last(run)
         checkpoints.close()
     run.close()
-    _save_model(run, folder)
 
 
 def _make(folder: Path) -> None:
@@ -186,12 +186,17 @@ def _expectation(study: Study, expected: Trajectory | None) -> Expectation:
     return Expectation(delay=study.workers().mean_cycle if plain and study.cluster.service_law().mean == 0 else None)
 
 
-def _save_model(run: Run, folder: Path) -> None:
-    from safetensors.torch import save_file  # noqa: PLC0415  (an extra)
+def _save_model(run: Run, folder: Path, warn: Callable[[str], None]) -> None:
+    from safetensors import SafetensorError  # noqa: PLC0415  (an extra)
+    from safetensors.torch import save_file  # noqa: PLC0415
 
     partial = folder / f".{MODEL}.partial"
-    save_file(run.network.export(run.parameters), partial)
-    partial.replace(folder / MODEL)
+    try:
+        save_file(run.network.export(run.parameters), partial)
+        partial.replace(folder / MODEL)
+    except (SafetensorError, OSError) as error:  # the checkpoint has the parameters
+        partial.unlink(missing_ok=True)
+        warn(f"{MODEL} could not be written: {' '.join(str(error).split())}")
 
 
 def trajectory_of(run: Run, warnings: Sequence[str] = ()) -> Trajectory:

@@ -35,6 +35,7 @@ from stalewise.training.adapt import Adapter, Setting
 from stalewise.training.checkpoint import save_checkpoint
 from stalewise.training.fleet import OK, QUIET, Fleet, Joined, Lost, Outcome
 from stalewise.training.records import Records
+from stalewise.training.signals import held_signals
 from stalewise.training.sinks import Sink
 from stalewise.training.watch import Watch
 from stalewise.trajectory import settling_time
@@ -63,6 +64,9 @@ class Run:
         sink: Takes metrics.
         warn: Is told what the user should know.
         adapter: Plans anew while it runs.
+
+    Attributes:
+        whole: Whether all of it, server, parameters and trace, tells of the same moment: a snapshot may be taken.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Run:
         self.records = Records()
         self.watch = watch
         self.ended = ""
+        self.whole = False
         self._writer, self._sink, self._warn, self._adapter = writer, sink, warn, adapter
         self._delays = DelayStream(workers.encoded(), workers.count, rng) if inject else None
         self._service = DelayStream(encode(service.components(), service.mean), 1, other) if inject else None
@@ -122,18 +127,23 @@ class Run:
         if self._adapter is not None:
             self._set(self._adapter.now)
         cost, due = 0.0, self.now + 0.5 * self.cycle
-        while not self.ended:
-            self._next()
-            now = self.now
-            if now >= due or now >= limit:
-                started = time.monotonic()
-                self._record(now, limit, progress)
-                cost = time.monotonic() - started
-                due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
-            if checkpoints is not None:
-                checkpoints.perhaps(self)
-            if self._adapter is not None:
-                self._adapt(self._adapter, now)
+        with held_signals() as stop_if_told:
+            while not self.ended:
+                self.whole = True
+                stop_if_told()
+                if checkpoints is not None:
+                    checkpoints.perhaps(self)
+                self.whole = False
+                self._next()
+                now = self.now
+                if self._adapter is not None:
+                    self._adapt(self._adapter, now)
+                self.whole = True
+                if now >= due or now >= limit:
+                    started = time.monotonic()
+                    self._record(now, limit, progress)
+                    cost = time.monotonic() - started
+                    due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
         if self.ended == "refused":
             self._record(self.now, limit, progress)
 
@@ -300,7 +310,7 @@ class Run:
         if self._trouble != self.fleet.hosts.trouble:
             self._trouble = self.fleet.hosts.trouble
             self._warn(f"the task raised {self._trouble} in a worker process; the gradients it had are lost")
-        self._sink(
+        self._hand(
             self.server.version,
             {
                 "loss": loss,
@@ -314,6 +324,15 @@ class Run:
         )
         if progress:
             progress(min(now / limit, 1.0), self._message(now))
+
+    def _hand(self, update: int, metrics: dict[str, float]) -> None:
+        """Metrics are not worth a run: where they cannot be told, they are told no more."""
+        try:
+            self._sink(update, metrics)
+        except Exception as error:  # whatever a tracking server, or a full disk, makes of them
+            self._sink = lambda *_: None
+            reason = " ".join(str(error).split())
+            self._warn(f"no more metrics: they could not be handed over ({type(error).__name__}: {reason})")
 
     def _why_stop(self, now: float, limit: float) -> str:
         records, target = self.records, self.study.target.loss
@@ -356,7 +375,7 @@ class Run:
             "records": self.records.as_dict(),
             "unfinished": [(worker, began - self._began) for worker, began in unfinished],
             "setting": None if self._adapter is None else self._adapter.state(),
-            "trace": None if self._writer is None else self._writer.secure(),
+            "trace": None if self._writer is None else list(self._writer.secure()),
         }
         return state, arrays
 
@@ -406,13 +425,25 @@ class Checkpoints:
             return
         cost = self._finish()
         self._due = now + max(self._every, 10.0 * cost)
-        self._writing = self._pool.submit(self._write, run.snapshot())
+        self._begin(run)
 
     def last(self, run: Run) -> None:
         """Write one now, and wait for it."""
         self._finish()
-        self._writing = self._pool.submit(self._write, run.snapshot())
+        self._begin(run)
         self._finish()
+
+    def _begin(self, run: Run) -> None:
+        try:
+            snapshot = run.snapshot()
+        except OSError as error:  # of the trace: it must be on disk as far as the checkpoint tells
+            self._fail(error)
+        else:
+            self._writing = self._pool.submit(self._write, snapshot)
+
+    def _fail(self, error: OSError) -> None:
+        self.failed += 1
+        self._warn(f"a checkpoint could not be written ({error.strerror}); the one before stands, the run goes on")
 
     def _write(self, snapshot: tuple[dict[str, Any], dict[str, np.ndarray]]) -> float:
         began = time.monotonic()
@@ -427,8 +458,7 @@ class Checkpoints:
         try:
             return writing.result()
         except OSError as error:
-            self.failed += 1
-            self._warn(f"a checkpoint could not be written ({error.strerror}); the one before stands, the run goes on")
+            self._fail(error)
             return 0.0
 
     def close(self) -> None:
