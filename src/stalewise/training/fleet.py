@@ -141,6 +141,8 @@ class Fleet:
         self._tickets = 0
         self._pending: dict[int, _Pending] = {}
         self._ticket_of: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        self._cancelled: dict[int, int] = {}
         self._due: list[tuple[float, int, Outcome]] = []
         self._events: deque[Event] = deque()
         self._absent = set(range(workers))
@@ -214,7 +216,9 @@ class Fleet:
         host, now = self.hosts.of[worker], time.monotonic()
         seat = self.hosts.seats[host]
         self._tickets += 1
-        order = Order(self._run, self._tickets, worker, row, self._seed, self.index[worker])
+        cancelled = self._cancelled.pop(worker, 0)
+        order = Order(self._run, self._tickets, worker, row, self._seed, self.index[worker], cancelled)
+        self._last[worker] = order.ticket
         self.index[worker] += self._steps
         self._pending[order.ticket] = _Pending(worker, host, pulled, now, drawn)
         self._ticket_of[worker] = order.ticket
@@ -233,6 +237,7 @@ class Fleet:
 
     def cancel(self, worker: int) -> float:
         """Forget ``worker``'s gradient, wherever it is; says when it was begun [s]."""
+        self.stopped(worker)
         for place, (_, _, outcome) in enumerate(self._due):
             if outcome.worker == worker:
                 self._due.pop(place)
@@ -245,6 +250,10 @@ class Fleet:
         pending = self._pending[self._ticket_of.pop(worker)]
         pending.cancelled = True
         return pending.began
+
+    def stopped(self, worker: int) -> None:
+        """``worker``'s last gradient came to nothing, wherever that was: it hears of it with its next order."""
+        self._cancelled[worker] = self._last[worker]
 
     def in_flight(self) -> list[tuple[int, float]]:
         """Workers whose gradients were not collected, and when they were begun [s]."""

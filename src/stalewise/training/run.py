@@ -234,6 +234,7 @@ class Run:
         for entry in self._link:
             if entry[1].worker == worker:
                 self._link.remove(entry)
+                self.fleet.stopped(worker)
                 return entry[1].began
         return self.fleet.cancel(worker)
 
