@@ -7,9 +7,10 @@ import pytest
 
 import my_task
 import ray_in_threads
-from stalewise.errors import NotConvergedError
+from stalewise.errors import InputError, NotConvergedError
 from stalewise.study import make_study
 from stalewise.training import engine, fleet, train
+from stalewise.training.checkpoint import load_checkpoint, save_checkpoint
 from stalewise.training.host import Host
 from stalewise.training.hosts import gpu_share
 
@@ -88,3 +89,83 @@ def test_all_processes_find_a_place_on_a_gpu(processes, gpus):
     share = gpu_share(processes, float(gpus))
     assert int(1.0 / share + 1e-9) * gpus >= processes
     assert gpu_share(processes, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("address", ["", "local", "auto ", "head"])
+def test_an_address_that_is_none_is_refused(address):
+    """Before Ray is asked, which would take some of them for a wish to begin a cluster."""
+    with pytest.raises(
+        InputError, match=f"--address must be host:port of a Ray cluster's head, or auto, got '{address}'"
+    ):
+        train(study_of("my_task:regression"), address=address, time_limit=1.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "seed", "message"),
+    [
+        (
+            {"workload": {"kind": "my_task:regression", "options": {"width": float("inf")}}},
+            0,
+            "workload.options must be",
+        ),
+        (
+            {"schedule": {"optimizer": "Adam", "optimizer_options": {"eps": float("nan")}}},
+            0,
+            "optimizer_options must be",
+        ),
+        ({"schedule": {"optimizer": "Adam", "optimizer_options": {"betas": [0.9]}}}, 0, "optimizer_options: Adam: "),
+        ({}, 1 << 63, "seed must be below 9223372036854775808"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_at_once(more, seed, message, monkeypatch):
+    """Before Ray is started, not with the first checkpoint."""
+    monkeypatch.setattr(engine, "local_ray", None)
+    data = study_of("my_task:regression").as_dict()
+    data = {**data, **more, "schedule": data["schedule"] | more.get("schedule", {})}
+    with pytest.raises(InputError, match=message):
+        train(make_study(data, folder=Path(my_task.__file__).parent), seed=seed, time_limit=1.0)
+
+
+def test_a_run_without_adapt_is_the_plans_again(tmp_path):
+    """A run that was adapted goes on at the study's learning rate where it goes on without."""
+    study = study_of("my_task:regression")
+    train(study, folder=tmp_path, time_limit=0.5, adapt=True)
+    state, arrays, _ = load_checkpoint(tmp_path)
+    state["optimizer"]["learning_rate"] = 0.77
+    save_checkpoint(tmp_path, state, arrays)
+    train(study, folder=tmp_path, time_limit=state["elapsed"] + 0.5, resume=True)
+    assert load_checkpoint(tmp_path)[0]["optimizer"]["learning_rate"] == 0.01
+
+
+def test_a_worker_that_was_left_out_does_not_come_back_by_dying(monkeypatch):
+    """It computes one gradient when its process is back, and is left out again."""
+    from stalewise.training.adapt import Adapter, Setting
+    from stalewise.training.fleet import Joined, Lost, Outcome
+
+    study = study_of("my_task:regression", 3)
+    seen, lost = [], []
+
+    class Dying(engine.Fleet):
+        def collect(self, timeout):
+            event = super().collect(timeout)
+            if not isinstance(event, Outcome):
+                return event
+            if event.worker == 2 and not lost:
+                lost.append(event)
+                self._events.appendleft(Joined(2))
+                return Lost(2, event.began)
+            seen.append(event.worker)
+            return event
+
+    class Leaving(Adapter):
+        def __init__(self, study):
+            super().__init__(study)
+            self.now = Setting(frozenset({0, 1}), 0.01, None)
+
+        def probes(self, now):
+            return [] if lost else [2]
+
+    monkeypatch.setattr(engine, "Fleet", Dying)
+    monkeypatch.setattr(engine, "Adapter", Leaving)
+    train(study, time_limit=1.0, adapt=True)
+    assert lost and seen.count(2) == 1 and seen.count(0) > 10

@@ -28,6 +28,8 @@ from stalewise.trajectory import (
 
 STDIN = "<standard input>"  # what a lone - becomes: Cyclopts takes a dash for an option
 
+MOST_SEED = 1 << 63  # PyTorch takes no more
+
 TRACE = "trace.csv"  # what `train` writes; a copied trace gets another name
 
 Json = Annotated[bool, cyclopts.Parameter(name="--json", negative="", help="Print one JSON document and nothing else.")]
@@ -37,7 +39,9 @@ Set = Annotated[
 ]
 Seed = Annotated[
     int,
-    cyclopts.Parameter(name="--seed", help="Root of all random numbers.", validator=cyclopts.validators.Number(gte=0)),
+    cyclopts.Parameter(
+        name="--seed", help="Root of all random numbers.", validator=cyclopts.validators.Number(gte=0, lt=MOST_SEED)
+    ),
 ]
 Out = Annotated[
     Path | None, cyclopts.Parameter(name="--out", help="Folder to write the answer into, for `stalewise report`.")
@@ -120,10 +124,15 @@ def write_answer(folder: Path | None, files: dict[str, str]) -> None:
         write_atomically(folder / name, text)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder; an error if that cannot be."""
+def check_folder(folder: Path | None) -> None:
+    """Refuse a dash in a folder's place."""
     if str(folder) == STDIN:
         raise InputError("--out: needs a folder, got '-'")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder; an error if that cannot be."""
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

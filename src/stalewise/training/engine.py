@@ -1,5 +1,6 @@
 """`train`: a study in real time. Ray workers compute, the driver is the server, the protocol decides."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from stalewise.workloads import open_network
 
 MOST_CYCLES = 2000
 CHECKPOINT_EVERY = 60.0
+MOST_SEED = 1 << 63
 DIVERGED = ("diverged", "refused")
 TRACE, MODEL = "trace.csv", "model.safetensors"
 
@@ -83,6 +85,7 @@ def train(
     if trace_path is not None and Path(trace_path).resolve() in {p.resolve() for p in study.cluster.sources.values()}:
         raise InputError(f"trace_path: the study reads {str(trace_path)!r}, which the run would replace")
     network, study = open_network(study)
+    _check_optimizer(study)
     warnings: list[str] = []
 
     def tell(message: str) -> None:
@@ -91,16 +94,16 @@ def train(
             warn(message)
 
     state, arrays = _last(place, study, seed, tell) if resume else (None, {})
-    if place is not None:
-        _make(place)
     with ExitStack() as stack:
+        adapter = Adapter(study) if adapt else None
+        if adapter is not None:
+            stack.callback(adapter.close)
+        if place is not None:
+            _make(place)
         keep = None if state is None or state["trace"] is None else Secured(*state["trace"])
         writer = stack.enter_context(TraceWriter(trace_path, keep)) if trace_path else None
         sink = stack.enter_context(open_sinks(log, place))
         ray = stack.enter_context(local_ray() if address is None else joined_ray(address, study))
-        adapter = Adapter(study) if adapt else None
-        if adapter is not None:
-            stack.callback(adapter.close)
         if progress:
             progress(0.0, "starting workers")
         index = None if state is None else {int(worker): n for worker, n in state["index"].items()}
@@ -134,9 +137,31 @@ def _check(study: Study, seed: int, compute: str, **seconds: float | None) -> No
     for name, value in seconds.items():
         if value is not None:
             checks.positive(name, value, "seconds")
-    checks.at_least("seed", seed, 0)
+    if checks.at_least("seed", seed, 0) >= MOST_SEED:
+        raise InputError(f"seed must be below {MOST_SEED}, got {seed}")
     study.server()
     assert study.learning_rate > 0
+    _check_plain(study)
+
+
+def _check_plain(study: Study) -> None:
+    """Refuse options that neither a checkpoint nor an answer can hold."""
+    for name, options in (
+        ("workload.options", study.workload.options), ("schedule.optimizer_options", study.schedule.optimizer_options),
+    ):  # fmt: skip
+        try:
+            json.dumps(options, allow_nan=False)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{name} must be finite numbers, texts, truth values, and lists and tables of them, got {options}"
+            ) from None
+
+
+def _check_optimizer(study: Study) -> None:
+    """Refuse its options before anything is started."""
+    from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415  (PyTorch is an extra)
+
+    Optimizer(study.schedule, 1)
 
 
 def _run_in(run: Run, checkpoints: Checkpoints, limit: float, progress: Progress | None) -> None:

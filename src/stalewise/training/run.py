@@ -169,7 +169,7 @@ class Run:
                 self._obey(self.server.lost(worker))
             case Joined(worker=worker) if worker in self._gone:
                 self._gone.discard(worker)
-                self._obey(self.server.joined(worker))
+                self._rejoin(worker)
         now = time.monotonic()
         while self._link and self._link[0][0] <= now:
             self._arrive(self._link.popleft()[1])
@@ -207,7 +207,13 @@ class Run:
         if self._refused_in_row >= MOST_REFUSED:
             self.ended = "refused"
         self._obey(self.server.lost(outcome.worker))
-        self._obey(self.server.joined(outcome.worker))
+        self._rejoin(outcome.worker)
+
+    def _rejoin(self, worker: int) -> None:
+        """Have ``worker`` take part again, for one gradient if it was left out."""
+        self._obey(self.server.joined(worker))
+        if self._adapter is not None and worker not in self._adapter.now.workers:
+            self._obey(self.server.leave(worker))
 
     def _adapt(self, adapter: Adapter, now: float) -> None:
         """Do what planning anew says."""
@@ -400,6 +406,8 @@ class Run:
         self._elapsed = state["elapsed"]
         if self._adapter is not None and state["setting"] is not None:
             self._adapter.restore(state["setting"])
+        if self._adapter is None and state["setting"] is not None:
+            self._optimizer.learning_rate = self.study.learning_rate
         self._unfinished = [(int(worker), began) for worker, began in state["unfinished"]]
 
 
