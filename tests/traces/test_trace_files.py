@@ -5,6 +5,7 @@ import pytest
 
 from stalewise.errors import InputError
 from stalewise.traces import COLUMNS, UNITS, Trace, TraceWriter, read_trace
+from stalewise.traces import writer as writer_module
 
 
 def write(folder, text, name="log.csv"):
@@ -178,6 +179,16 @@ def test_rows_wait_while_the_disk_is_full(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     np.testing.assert_array_equal(read_trace(tmp_path / "out.csv").start, np.arange(200.0))
+
+
+def test_a_growing_trace_always_ends_with_a_whole_row(tmp_path, monkeypatch):
+    """However many rows come between two flushes: `fit` may read at any time."""
+    monkeypatch.setattr(writer_module, "FLUSHED_EVERY", 1e9)
+    with TraceWriter(tmp_path / "out.csv") as writer:
+        for k in range(3000):
+            writer.write(worker="0", start=float(k), end=k + 1 / 3, compute=k / 7)
+            if k % 10 == 0:
+                assert writer.partial.read_bytes().endswith(b"\r\n")
 
 
 def test_only_the_trace_that_was_secured_goes_on(tmp_path):

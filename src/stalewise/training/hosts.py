@@ -147,7 +147,7 @@ class Hosts:
         seat.asked, seat.look_at = None, time.monotonic() + REST
         if error is not None and "creation task" in str(error):
             raise NotConvergedError(f"worker process {number} cannot start: {_last_line(error)}")
-        if isinstance(error, self._ray.exceptions.RayTaskError):
+        if error is not None and isinstance(error, self._ray.exceptions.RayTaskError):
             self.trouble = _last_line(error)
         if seat.deaths > MOST_DEATHS:
             if seat.served is not None:
