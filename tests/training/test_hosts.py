@@ -1,6 +1,7 @@
 """Worker processes that fail, without Ray: what becomes of their gradients, and what is said of it."""
 
 import contextlib
+import random
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import my_task
 import ray_in_threads
 from stalewise.errors import InputError, NotConvergedError
 from stalewise.study import make_study
-from stalewise.training import engine, fleet, train
+from stalewise.training import engine, fleet, hosts, train
 from stalewise.training.checkpoint import load_checkpoint, save_checkpoint
 from stalewise.training.host import Host
 from stalewise.training.hosts import gpu_share
@@ -169,3 +170,63 @@ def test_a_worker_that_was_left_out_does_not_come_back_by_dying(monkeypatch):
     monkeypatch.setattr(engine, "Adapter", Leaving)
     train(study, time_limit=1.0, adapt=True)
     assert lost and seen.count(2) == 1 and seen.count(0) > 10
+
+
+def rows_of(path):
+    lines = path.read_text().splitlines()
+    return [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+
+
+def test_gradients_lost_at_the_very_end_have_their_rows(tmp_path, monkeypatch):
+    """A process dies, and the run ends before that was heard of: in the checkpoint, in the trace and after a resume."""
+
+    class Dying(engine.Fleet):
+        def in_flight(self):
+            if self.hosts.seats[0].up:
+                self._lines.hang_up(0)
+                self._died(0)
+            return super().in_flight()
+
+    monkeypatch.setattr(engine, "Fleet", Dying)
+    study = study_of("my_task:regression", 4)
+    told = train(study, folder=tmp_path, time_limit=0.5)
+    assert told.gradients.computed == told.gradients.applied + 4
+    assert len(rows_of(tmp_path / "trace.csv")) == told.gradients.computed
+    again = train(study, folder=tmp_path, time_limit=told.time[-1] + 0.5, resume=True)
+    assert len(rows_of(tmp_path / "trace.csv")) == again.gradients.computed
+
+
+@pytest.mark.parametrize("service", ["constant(0)", "constant(0.004)"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {}, {"policy": "sync"}, {"policy": "k-sync", "group": 2}, {"max_staleness": 2, "on_stale": "wait"},
+        {"max_staleness": 1, "on_stale": "cancel"}, {"policy": "producer-consumer", "group": 2, "max_staleness": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_counts_add_up_whoever_dies(schedule, service, tmp_path, monkeypatch):
+    """Processes die at random: each gradient has one fate and one row, and updates are 0, 1, 2, ..., each once."""
+    rng = random.Random(1)
+
+    class Dying(engine.Fleet):
+        def collect(self, timeout):
+            host = rng.randrange(len(self.hosts.seats))
+            if rng.random() < 0.03 and self.hosts.seats[host].up:
+                self._lines.hang_up(host)
+                self._died(host)
+            return super().collect(timeout)
+
+    monkeypatch.setattr(engine, "Fleet", Dying)
+    monkeypatch.setattr(hosts, "REST", 0.02)
+    monkeypatch.setattr(hosts, "LOOK", 0.01)
+    cluster = {"workers": 4, "compute": "exponential(0.01)", "service": service}
+    data = study_of("my_task:regression").as_dict() | {"cluster": cluster}
+    data["schedule"] |= schedule
+    told = train(make_study(data, folder=Path(my_task.__file__).parent), folder=tmp_path, time_limit=1.0)
+    tally, rows = told.gradients, rows_of(tmp_path / "trace.csv")
+    fates = (tally.applied, tally.dropped, tally.cancelled, tally.unsent, tally.lost, tally.in_flight)
+    assert tally.lost > 0 and tally.applied > 10
+    assert len(rows) == len({(row["worker"], row["start"]) for row in rows}) == tally.computed == sum(fates)
+    steps = [int(row["applied_version"]) for row in rows if row["applied_version"]]
+    assert len(steps) == tally.applied and sorted(set(steps)) == list(range(int(told.updates[-1])))

@@ -257,7 +257,7 @@ class Fleet:
 
     def in_flight(self) -> list[tuple[int, float]]:
         """Workers whose gradients were not collected, and when they were begun [s]."""
-        waiting = [event for event in self._events if isinstance(event, Outcome)]
+        waiting = [event for event in self._events if isinstance(event, Outcome | Lost)]
         outcomes = [outcome for *_, outcome in self._due] + waiting
         pending = [one for one in self._pending.values() if not one.cancelled]
         return [(one.worker, one.began) for one in (*outcomes, *pending)]
