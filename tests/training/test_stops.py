@@ -7,6 +7,7 @@ import signal
 import pytest
 
 import ray_in_threads
+from stalewise.cli.shared import stopped_by_signals
 from stalewise.study import make_study
 from stalewise.training import checkpoint, engine, train
 from stalewise.training.checkpoint import load_checkpoint
@@ -130,6 +131,16 @@ def test_metrics_that_cannot_be_told_do_not_end_a_run(tmp_path, monkeypatch):
         "no more metrics: they could not be handed over (ConnectionError: no server)"
     ]
     assert len(attempts) == 1 and len(told.loss) > 3
+
+
+def test_how_to_go_on_is_told(tmp_path, capsys):
+    """Only where there is something to go on from."""
+    for folder, told in ((None, "nothing was kept"), (tmp_path, "there is no checkpoint"), (tmp_path, "--resume")):
+        if told == "--resume":
+            (tmp_path / checkpoint.NAME).touch()
+        with pytest.raises(KeyboardInterrupt), stopped_by_signals(folder):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert told in capsys.readouterr().err
 
 
 def test_signals_wait_once():

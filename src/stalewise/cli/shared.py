@@ -86,11 +86,18 @@ def stopped_by_signals(out: Path | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        how = f"go on with --out {out} --resume" if out is not None else "without --out nothing was kept"
-        print(f"stalewise: stopped; {how}", file=sys.stderr)
+        print(f"stalewise: stopped; {_how_to_go_on(out)}", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _how_to_go_on(out: Path | None) -> str:
+    from stalewise.training.checkpoint import NAME  # noqa: PLC0415  (imported by then)
+
+    if out is None:
+        return "without --out nothing was kept"
+    return f"go on with --out {out} --resume" if (out / NAME).exists() else "it had not begun, there is no checkpoint"
 
 
 @contextlib.contextmanager
