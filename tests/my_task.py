@@ -229,7 +229,7 @@ class Failing(nn.Linear):
         if self.training:
             Failing.calls += 1
             if Failing.calls > self.after or Failing.calls % self.every == 0:
-                raise ValueError("own trouble")
+                raise ValueError("own\n  trouble")
         return super().forward(x)
 
 

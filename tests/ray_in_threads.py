@@ -31,7 +31,9 @@ class Method:
             try:
                 future.set_result(self._function(*arguments))
             except Exception as error:
-                future.set_exception(RayTaskError(f"traceback\n{type(error).__name__}: {error}"))
+                failed = RayTaskError(f"traceback\n{type(error).__name__}: {error}")
+                failed.cause = error
+                future.set_exception(failed)
 
         threading.Thread(target=call, daemon=True).start()
         return future

@@ -194,5 +194,9 @@ def gpu_share(processes: int, gpus: float) -> float:
 
 
 def _last_line(error: Exception) -> str:
+    """What was raised, in one line: the cause where Ray has it, else the last line of its traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception):
+        return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
