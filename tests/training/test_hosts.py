@@ -212,7 +212,7 @@ def test_counts_add_up_whoever_dies(schedule, service, tmp_path, monkeypatch):
     class Dying(engine.Fleet):
         def collect(self, timeout):
             host = rng.randrange(len(self.hosts.seats))
-            if rng.random() < 0.03 and self.hosts.seats[host].up:
+            if rng.random() < 0.05 and self.hosts.seats[host].up:
                 self._lines.hang_up(host)
                 self._died(host)
             return super().collect(timeout)
@@ -226,7 +226,7 @@ def test_counts_add_up_whoever_dies(schedule, service, tmp_path, monkeypatch):
     told = train(make_study(data, folder=Path(my_task.__file__).parent), folder=tmp_path, time_limit=1.0)
     tally, rows = told.gradients, rows_of(tmp_path / "trace.csv")
     fates = (tally.applied, tally.dropped, tally.cancelled, tally.unsent, tally.lost, tally.in_flight)
-    assert tally.lost > 0 and tally.applied > 10
+    assert tally.lost > 0 and tally.applied > 5
     assert len(rows) == len({(row["worker"], row["start"]) for row in rows}) == tally.computed == sum(fates)
     steps = [int(row["applied_version"]) for row in rows if row["applied_version"]]
     assert len(steps) == tally.applied and sorted(set(steps)) == list(range(int(told.updates[-1])))
