@@ -72,7 +72,7 @@ class ReadyHost(Host):
         torch.set_num_threads(1)
         self._run, self._network = run, Ready(study.workload.options["size"])
         self._how, self._trigger = (1, 1, RATE), 0.0
-        self._compressor = Compressor(parse_compression("none"), self._network.size)
+        self._compressor, self._packed = Compressor(parse_compression("none"), self._network.size), {}
 
 
 def study_of(size, time_limit):

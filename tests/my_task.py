@@ -1,5 +1,10 @@
 """Tasks a user might write; tests look them up as ``my_task:name``."""
 
+# ruff: noqa: NPY002  (users draw such numbers)
+
+import random
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -173,3 +178,84 @@ def faulty():
 def broken():
     """A factory that cannot be called."""
     raise RuntimeError("no data here")
+
+
+def numpys():
+    """Data that NumPy and Python make up."""
+    x = torch.from_numpy(np.random.randn(32, 3).astype(np.float32)) + random.random()
+    return nn.Linear(3, 1), nn.MSELoss(), (x, Y)
+
+
+class Shaken(Dataset):
+    """Samples that are never twice the same."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, at):
+        return X[at] + torch.randn(3) + np.random.randn() + random.random(), Y[at]
+
+
+def augmented():
+    """Random augmentation."""
+    return nn.Linear(3, 1), nn.MSELoss(), DataLoader(Shaken(), batch_size=4)
+
+
+def persistent():
+    """A loader with an order of its own and processes that stay."""
+    sampler = WeightedRandomSampler(torch.arange(1.0, 11.0).tolist(), 10)
+    data = DataLoader(
+        TensorDataset(X, Y), batch_size=4, sampler=sampler, num_workers=1, persistent_workers=True, drop_last=True
+    )
+    return nn.Linear(3, 1), nn.MSELoss(), data
+
+
+def lazy():
+    """Parameters that are not there yet: refused."""
+    return nn.LazyLinear(1), nn.MSELoss(), (X, Y)
+
+
+def scalar():
+    """Data without samples: refused."""
+    return nn.Linear(3, 1), nn.MSELoss(), torch.tensor(1.0)
+
+
+class Failing(nn.Linear):
+    """Raises in training: always after so many calls, and every so many."""
+
+    calls, after, every = 0, 10**9, 10**9
+
+    def forward(self, x):
+        if self.training:
+            Failing.calls += 1
+            if Failing.calls > self.after or Failing.calls % self.every == 0:
+                raise ValueError("own\n  trouble")
+        return super().forward(x)
+
+
+def failing():
+    """A model that raises now and then."""
+    return Failing(3, 1), nn.MSELoss(), (X, Y)
+
+
+class Growing(nn.Linear):
+    """One more input each time it is made."""
+
+    made = 0
+
+    def __init__(self):
+        Growing.made += 1
+        super().__init__(2 + Growing.made, 1)
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, self.in_features - 3)))
+
+
+def growing():
+    """Another model in every process."""
+    return Growing(), nn.MSELoss(), (X, Y)
+
+
+def unknown():
+    """Data that are not numbers."""
+    return nn.Linear(3, 1), nn.MSELoss(), (X * torch.nan, Y)

@@ -32,6 +32,7 @@ SCHEDULES = {
 TRIGGERED = {
     "triggered": {"policy": "event-triggered", "trigger": 1.2},
     "kept": {"policy": "event-triggered", "trigger": 1.2, "on_quiet": "keep", "compression": "bfloat16"},
+    "sparse": {"policy": "event-triggered", "trigger": 1.2, "compression": "top-k(0.05)"},
 }
 TRAINED = {"trained": {"policy": "producer-consumer", "group": 4, "max_staleness": 3}}
 
@@ -66,13 +67,14 @@ class AtOnce:
     def until(self, end):
         server = self.study.server()
         rng = np.random.default_rng(np.random.SeedSequence(self.seed).spawn(2)[0])
-        cluster = VirtualCluster(self.study, server, rng, lambda worker: float(np.linalg.norm(self.sent(worker))))
+        cluster = VirtualCluster(self.study, server, rng, lambda w: float(np.linalg.norm(self.flight[w]["gradient"])))
         for instruction in cluster.first:
             self.obey(instruction, 0.0)
         while cluster.next_time <= end:
             now, worker, instructions = next(cluster)
             if worker != TRAINER:
-                self.sent(worker)
+                if Unsent(worker) not in instructions:
+                    self.sent(worker)
                 self.flight[worker]["end"] = now
                 self.held.add(worker, self.flight[worker])
             for instruction in instructions:
@@ -81,9 +83,7 @@ class AtOnce:
 
     def sent(self, worker):
         row = self.flight[worker]
-        if "sent" not in row:
-            row["sent"] = self.packer.sent(worker, row["gradient"])
-        return row["sent"]
+        row["sent"] = self.packer.sent(worker, row["gradient"])
 
     def start(self, worker, version, now):
         steps = self.study.schedule.local_steps

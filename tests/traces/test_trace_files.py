@@ -5,6 +5,7 @@ import pytest
 
 from stalewise.errors import InputError
 from stalewise.traces import COLUMNS, UNITS, Trace, TraceWriter, read_trace
+from stalewise.traces import writer as writer_module
 
 
 def write(folder, text, name="log.csv"):
@@ -133,7 +134,7 @@ def test_what_the_writer_writes_reads_back_exactly(tmp_path):
     with TraceWriter(tmp_path / "out.csv") as writer:
         for row in rows:
             writer.write(**row)
-        assert writer.secure() == (tmp_path / "out.csv.partial").stat().st_size
+        assert writer.secure().length == (tmp_path / "out.csv.partial").stat().st_size
         unfinished = read_trace(tmp_path / "out.csv.partial")
     assert [file.name for file in tmp_path.iterdir()] == ["out.csv"]
     trace = read_trace(tmp_path / "out.csv")
@@ -151,6 +152,63 @@ def test_writer_begins_with_the_header(tmp_path):
         raise KeyboardInterrupt
     assert (tmp_path / "out.csv.partial").read_text().strip() == ",".join(COLUMNS)
     assert (tmp_path / "out.csv").read_text() == "precious"
+
+
+def test_rows_wait_while_the_disk_is_full(tmp_path):
+    """No file may grow beyond 2,000 bytes: rows wait, who needs them on disk is told, and with room all are there."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(writer):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        for k in range(200):
+            writer._flushed = 0.0
+            writer.write(worker="0", start=float(k), end=k + 1.0)
+
+    try:
+        with TraceWriter(tmp_path / "out.csv") as writer:
+            fill(writer)
+            with pytest.raises(OSError, match="File too large"):
+                writer.secure()
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with (
+            pytest.raises(InputError, match=r"trace file: cannot write .*other.csv': File too large"),
+            TraceWriter(tmp_path / "other.csv") as other,
+        ):
+            fill(other)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    np.testing.assert_array_equal(read_trace(tmp_path / "out.csv").start, np.arange(200.0))
+
+
+def test_a_growing_trace_always_ends_with_a_whole_row(tmp_path, monkeypatch):
+    """However many rows come between two flushes: `fit` may read at any time."""
+    monkeypatch.setattr(writer_module, "FLUSHED_EVERY", 1e9)
+    with TraceWriter(tmp_path / "out.csv") as writer:
+        for k in range(3000):
+            writer.write(worker="0", start=float(k), end=k + 1 / 3, compute=k / 7)
+            if k % 10 == 0:
+                assert writer.partial.read_bytes().endswith(b"\r\n")
+
+
+def test_only_the_trace_that_was_secured_goes_on(tmp_path):
+    """A trace of another run is not cut, and the whole one is taken where the partial one is another's."""
+    path = tmp_path / "out.csv"
+    with TraceWriter(path) as writer:
+        writer.write(worker="0", start=0.0, end=1.0)
+        kept = writer.secure()
+        writer.write(worker="0", start=1.0, end=2.0)
+    with pytest.raises(KeyboardInterrupt), TraceWriter(path) as other:
+        for k in range(100):
+            other.write(worker="9", start=0.5 + k, end=2.5 + k)
+        raise KeyboardInterrupt
+    with TraceWriter(path, kept) as again:
+        again.write(worker="0", start=1.0, end=3.0)
+    assert read_trace(path).end.tolist() == [1.0, 3.0]
+    path.write_text("nothing of the kind" * 100)
+    with pytest.raises(InputError, match="is not the one that the checkpoint goes on from"):
+        TraceWriter(path, kept)
+    assert path.read_text() == "nothing of the kind" * 100
 
 
 def test_writer_refuses_what_it_cannot_write(tmp_path):

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from stalewise.errors import InputError
+from stalewise.errors import InputError, NotConvergedError
 from stalewise.study import make_study
 from stalewise.training.adapt import Adapter
 
@@ -87,3 +87,27 @@ def test_other_policies_are_refused():
     """One line."""
     with pytest.raises(InputError, match="--adapt is for policy 'async' with on_stale 'drop' and one local step"):
         Adapter(study(policy="sync"))
+
+
+def test_a_plan_that_is_not_found_changes_nothing(monkeypatch):
+    """The search for a limit fails: no change, and the next look begins another."""
+    from stalewise.training import adapt
+
+    adapter = Adapter(study())
+    asked = []
+
+    def fail(*_):
+        asked.append(True)
+        raise NotConvergedError("no limit")
+
+    monkeypatch.setattr(adapt, "_limit", fail)
+    _, changes = drive(adapter, np.array([5.0, 1, 1, 5.0, 1, 1]), 120, np.random.default_rng(0))
+    adapter.close()
+    assert changes == [] and len(asked) > 1
+
+
+def test_tails_without_a_variance_are_refused():
+    """In a line that names them, not the law that stands in for them."""
+    heavy = study().with_cluster(compute="pareto(1.0, 1.5)")
+    with pytest.raises(InputError, match="--adapt needs delays of finite variance"):
+        Adapter(heavy)

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from stalewise.errors import InputError
 from stalewise.training import checkpoint
@@ -62,6 +64,25 @@ def test_another_format_and_no_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, STATE, TENSORS)
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
     with pytest.raises(InputError, match="has format 99, this version reads format 1"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"tensors": {"a": torch.ones(3, dtype=torch.bfloat16)}},
+        {"tensors": {"a": torch.ones(3, dtype=torch.float8_e4m3fn)}},
+        {"tensors": {"a": torch.ones(3)}},
+        {"tensors": {}, "metadata": {"state": "", "sha256": checkpoint._digest("", {})}},
+        {"tensors": {}, "metadata": {"state": "[1]", "sha256": checkpoint._digest("[1]", {})}},
+        {"tensors": {}, "metadata": {"state": "[" * 10**5, "sha256": checkpoint._digest("[" * 10**5, {})}},
+    ],
+    ids=["bfloat16", "float8", "a model", "nothing", "a list", "a deep list"],
+)
+def test_another_safetensors_file_is_refused(content, tmp_path):
+    """A model, types that NumPy has not, a state that is none: one line each."""
+    save_file(filename=tmp_path / NAME, **content)
+    with pytest.raises(InputError, match=f"--resume: {NAME} is (damaged|no checkpoint)"):
         load_checkpoint(tmp_path)
 
 

@@ -1,5 +1,7 @@
 """Networks as functions of one flat vector: against plain PyTorch."""
 
+# ruff: noqa: NPY002  (users draw such numbers)
+
 import gzip
 import struct
 from pathlib import Path
@@ -118,6 +120,31 @@ def test_loaders_with_an_order_of_their_own(kind):
         network.draw((0, 0, 0), 8)
 
 
+def test_workers_of_a_loader_that_stay_serve_one_stream():
+    """Two workers' batches, taken in turns, are those of each by itself."""
+    network, _ = opened("my_task:persistent")
+    turns = {(0, worker, index): network.draw((0, worker, index), 4)[0] for index in range(5) for worker in (0, 1)}
+    network.loss(network.start(0))
+    for worker in (0, 1):
+        alone, _ = opened("my_task:persistent")
+        for index in range(5):
+            assert torch.equal(alone.draw((0, worker, index), 4)[0], turns[0, worker, index])
+
+
+def test_what_is_random_in_data_is_named():
+    """Two processes have the same data and draw the same batches, whatever their own random numbers are; a batch means
+    the same samples again, others others."""
+    first, _ = opened("my_task:numpys")
+    np.random.seed(5)
+    assert torch.equal(opened("my_task:numpys")[0].draw((0, 0, 0), 8)[0], first.draw((0, 0, 0), 8)[0])
+    network, _ = opened("my_task:augmented")
+    one, other = network.draw((0, 1, 2), 4)[0], network.draw((0, 1, 3), 4)[0]
+    state, numpys = torch.get_rng_state(), np.random.get_state()[1]
+    assert torch.equal(network.draw((0, 1, 2), 4)[0], one) and not torch.equal(other, one)
+    assert torch.equal(torch.get_rng_state(), state) and np.array_equal(np.random.get_state()[1], numpys)
+    assert network.loss(network.start(0)) == network.loss(network.start(0))
+
+
 def test_first_parameters_follow_the_seed():
     """Seeds differ, and each is what the factory makes under it."""
     network, _ = opened("my_task:regression", options={"width": 5})
@@ -166,6 +193,8 @@ def test_hessian_products(kind):
         ("my_task:nothing", r"must return \(model, loss, data\), got Linear"),
         ("my_task:doubles", "parameters must be dense float32, got torch.float64"),
         ("my_task:bare_iterable", "wrap an iterable data set in a DataLoader"),
+        ("my_task:lazy", "the model has lazy layers; call it once on a batch in the factory"),
+        ("my_task:scalar", "the first axis of a tensor counts samples, got one without axes"),
     ],
 )
 def test_what_is_no_task(kind, message):

@@ -73,7 +73,12 @@ def test_learning_rate_schedules(text, factors):
     np.testing.assert_allclose(moved, 0.5 * np.array(factors), atol=2e-7)
 
 
-def test_unknown_options_are_refused():
-    """In one line, by the optimizer's own word."""
-    with pytest.raises(InputError, match=r"optimizer_options: Adam: .*'beta'"):
-        Optimizer(Schedule(learning_rate=0.1, optimizer="Adam", optimizer_options={"beta": 0.9}), 3)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"beta": 0.9}, ".*'beta'"), ({"betas": [0.9]}, ".*out of range"), ({"capturable": True}, "If capturable=True"),
+     ({"differentiable": True}, ".*in-place")],
+)  # fmt: skip
+def test_unknown_options_are_refused(options, message):
+    """In one line, by the optimizer's own word, before the first step."""
+    with pytest.raises(InputError, match=f"optimizer_options: Adam: {message}"):
+        Optimizer(Schedule(learning_rate=0.1, optimizer="Adam", optimizer_options=options), 3)

@@ -28,6 +28,8 @@ from stalewise.trajectory import (
 
 STDIN = "<standard input>"  # what a lone - becomes: Cyclopts takes a dash for an option
 
+MOST_SEED = 1 << 63  # PyTorch takes no more
+
 TRACE = "trace.csv"  # what `train` writes; a copied trace gets another name
 
 Json = Annotated[bool, cyclopts.Parameter(name="--json", negative="", help="Print one JSON document and nothing else.")]
@@ -37,7 +39,9 @@ Set = Annotated[
 ]
 Seed = Annotated[
     int,
-    cyclopts.Parameter(name="--seed", help="Root of all random numbers.", validator=cyclopts.validators.Number(gte=0)),
+    cyclopts.Parameter(
+        name="--seed", help="Root of all random numbers.", validator=cyclopts.validators.Number(gte=0, lt=MOST_SEED)
+    ),
 ]
 Out = Annotated[
     Path | None, cyclopts.Parameter(name="--out", help="Folder to write the answer into, for `stalewise report`.")
@@ -82,11 +86,18 @@ def stopped_by_signals(out: Path | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        how = f"go on with --out {out} --resume" if out is not None else "without --out nothing was kept"
-        print(f"stalewise: stopped; {how}", file=sys.stderr)
+        print(f"stalewise: stopped; {_how_to_go_on(out)}", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _how_to_go_on(out: Path | None) -> str:
+    from stalewise.training.checkpoint import NAME  # noqa: PLC0415  (imported by then)
+
+    if out is None:
+        return "without --out nothing was kept"
+    return f"go on with --out {out} --resume" if (out / NAME).exists() else "it had not begun, there is no checkpoint"
 
 
 @contextlib.contextmanager
@@ -120,10 +131,15 @@ def write_answer(folder: Path | None, files: dict[str, str]) -> None:
         write_atomically(folder / name, text)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder; an error if that cannot be."""
+def check_folder(folder: Path | None) -> None:
+    """Refuse a dash in a folder's place."""
     if str(folder) == STDIN:
         raise InputError("--out: needs a folder, got '-'")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder; an error if that cannot be."""
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

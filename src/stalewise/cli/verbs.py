@@ -10,6 +10,7 @@ from stalewise.cli.shared import (
     Out,
     Seed,
     Set,
+    check_folder,
     progress_bar,
     read_expectation,
     read_study,
@@ -295,6 +296,7 @@ def train(
     from stalewise.prediction import advise
     from stalewise.training import train as run
 
+    check_folder(out)
     question = read_study(study, set_)
     expected = _expected(question, expect, out)
     with progress_bar("train") as progress, stopped_by_signals(out):

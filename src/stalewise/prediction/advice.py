@@ -19,11 +19,19 @@ def advise(study: Study, answer: Trajectory, *, seed: int = 0) -> str | None:
     """
     if (answer.time_to_target.mean is not None and not answer.diverges) or study.schedule.trigger > 0:
         return None
+    if not study.workload.is_quadratic:
+        return _stable_network(study, seed) if answer.diverges else None
     timing = arrivals(study, seed=seed)
     limit = learning_rate_limit(study, timing).mean_square
-    if answer.diverges:
-        return _stable_rate(study, limit)
-    return _lower_floor(study, timing, limit) if study.workload.is_quadratic else None
+    return _stable_rate(study, limit) if answer.diverges else _lower_floor(study, timing, limit)
+
+
+def _stable_network(study: Study, seed: int) -> str | None:
+    """Of a network the curvature must be measured: no advice where a user's model has none, or none that is finite."""
+    try:
+        return _stable_rate(study, learning_rate_limit(study, arrivals(study, seed=seed)).mean_square)
+    except Exception:  # whatever the model raises; the answer is there already and must not be lost
+        return None
 
 
 def _stable_rate(study: Study, limit: float) -> str | None:

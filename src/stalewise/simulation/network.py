@@ -145,7 +145,8 @@ class NetworkRun:
                 return True
             now, worker, instructions = next(self._cluster)
             if worker != TRAINER:
-                self._pack(worker)
+                if Unsent(worker) not in instructions:
+                    self._pack(worker)
                 self._delivered.add(worker, self._begun[worker])
             for instruction in instructions:
                 self._obey(instruction, now)
@@ -177,18 +178,19 @@ class NetworkRun:
         self._begun[worker] = Begun(parameters, read_at, (self._seed, worker, self._index[worker]))
         self._index[worker] += self.study.schedule.local_steps
 
-    def _pack(self, worker: int) -> np.ndarray:
-        """What ``worker`` sends of its gradient; a cancelled one leaves no trace in what it keeps back."""
+    def _pack(self, worker: int) -> None:
+        """Find what ``worker`` sends of its gradient; one that is cancelled or unsent changes nothing it keeps back."""
+        self._begun[worker].sent = self._compressor.sent(worker, self._gradient(worker))
+
+    def _gradient(self, worker: int) -> np.ndarray:
         begun = self._begun[worker]
-        if begun.sent is None:
-            if begun.gradient is None:
-                compute([begun], self.study, self.network)
-            assert begun.gradient is not None
-            begun.sent = self._compressor.sent(worker, begun.gradient)
-        return begun.sent
+        if begun.gradient is None:
+            compute([begun], self.study, self.network)
+        assert begun.gradient is not None
+        return begun.gradient
 
     def _norm(self, worker: int) -> float:
-        return float(np.linalg.norm(self._pack(worker)))
+        return gradient_norm(self._gradient(worker))
 
     def _step(self, step: Step, now: float) -> None:
         taken = self._delivered.used(step)
@@ -232,6 +234,13 @@ def compute(gradients: Sequence[Begun], study: Study, network: "Network", *, exa
     found = network.local_gradients([b.parameters for b in gradients], [b.batch for b in gradients], *how)
     for begun, gradient in zip(gradients, found, strict=True):
         begun.gradient = gradient
+
+
+def gradient_norm(gradient: np.ndarray) -> float:
+    """Euclidean norm of a vector of float32; in float64 where its square overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(np.dot(gradient, gradient))
+        return float(np.sqrt(square)) if np.isfinite(square) else float(np.linalg.norm(gradient.astype(np.float64)))
 
 
 def compensated(gradient: np.ndarray, read: np.ndarray, now: np.ndarray, strength: float) -> np.ndarray:

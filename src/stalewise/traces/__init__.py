@@ -10,12 +10,13 @@ from stalewise.traces.units import (
     samples_to_updates,
     versions_to_updates,
 )
-from stalewise.traces.writer import TraceWriter
+from stalewise.traces.writer import Secured, TraceWriter
 
 __all__ = [
     "COLUMNS",
     "FORMATS",
     "UNITS",
+    "Secured",
     "StalenessMetrics",
     "Trace",
     "TraceWriter",

@@ -55,7 +55,7 @@ class Adapter:
         study: The plan; its policy must be ``async``, with no bound on the staleness or one kept by dropping.
 
     Raises:
-        InputError: The policy is another, or workers take several local steps.
+        InputError: The policy is another, workers take several local steps, or the variance of delays is infinite.
     """
 
     def __init__(self, study: Study) -> None:
@@ -66,6 +66,8 @@ class Adapter:
                 f"{schedule.on_stale!r} and {schedule.local_steps}"
             )
         workers = study.workers()
+        if not all(math.isfinite(law.variance) for _, law in workers.groups):
+            raise InputError("--adapt needs delays of finite variance; give cluster.compute a lighter tail")
         self._study = study
         self._plan = Setting(frozenset(range(workers.count)), study.learning_rate, schedule.max_staleness)
         self.now = self._plan
@@ -90,8 +92,11 @@ class Adapter:
         if self._planning is not None:
             if not self._planning.done():
                 return None
-            (found, speeds), self._planning = self._planning.result(), None
+            planning, self._planning = self._planning, None
             self._rests_until = now + REST * self._cycle
+            if planning.exception() is not None:  # no limit was found: the run goes on as it is
+                return None
+            found, speeds = planning.result()
             return None if found is None else self._take(found, speeds, now)
         if now < self._rests_until:
             return None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stalewise.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 NAME, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 Tensors = dict[str, NDArray[Any]]
 
@@ -81,12 +81,17 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # the last: types NumPy has not
         raise InputError(f"{path.name} is damaged: {' '.join(str(error).split())}") from None
     text = metadata.get("state", "")
     if metadata.get("sha256") != _digest(text, tensors):
         raise InputError(f"{path.name} is damaged: its checksum is not that of what it holds")
-    state = json.loads(text)
+    try:
+        state = json.loads(text)
+    except (ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict):
+        raise InputError(f"{path.name} is no checkpoint: it has no state")
     if state.get("format") != FORMAT:
         raise InputError(f"{path.name} has format {state.get('format')}, this version reads format {FORMAT}")
     return state, tensors

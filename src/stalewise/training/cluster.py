@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from stalewise.errors import InputError, MissingExtraError
 from stalewise.study import BUILT_IN, Study
 
 OFF = ("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+ADDRESS = re.compile(r"\S+:\d{1,5}")
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
@@ -48,6 +50,8 @@ def joined_ray(address: str, study: Study) -> Iterator[Any]:
     Raises:
         InputError: There is no cluster at the address, or it does not let us in.
     """
+    if address != "auto" and not ADDRESS.fullmatch(address):  # Ray would begin a cluster of its own, open to all
+        raise InputError(f"--address must be host:port of a Ray cluster's head, or auto, got {address!r}")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     ray = _import()
     if ray.is_initialized():

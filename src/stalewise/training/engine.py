@@ -1,5 +1,7 @@
 """`train`: a study in real time. Ray workers compute, the driver is the server, the protocol decides."""
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,12 +12,12 @@ import numpy as np
 from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.study import Study
-from stalewise.traces import TraceWriter
+from stalewise.traces import Secured, TraceWriter
 from stalewise.training.adapt import Adapter
 from stalewise.training.checkpoint import load_checkpoint
 from stalewise.training.cluster import joined_ray, local_ray
 from stalewise.training.fleet import Fleet
-from stalewise.training.run import Checkpoints, Progress, Run
+from stalewise.training.run import MOST_REFUSED, Checkpoints, Progress, Run
 from stalewise.training.sinks import open_sinks
 from stalewise.training.watch import Expectation, Watch
 from stalewise.trajectory import Gradients, TargetTime, Trajectory, settling_time
@@ -23,6 +25,8 @@ from stalewise.workloads import open_network
 
 MOST_CYCLES = 2000
 CHECKPOINT_EVERY = 60.0
+MOST_SEED = 1 << 63
+DIVERGED = ("diverged", "refused")
 TRACE, MODEL = "trace.csv", "model.safetensors"
 
 
@@ -81,6 +85,7 @@ def train(
     if trace_path is not None and Path(trace_path).resolve() in {p.resolve() for p in study.cluster.sources.values()}:
         raise InputError(f"trace_path: the study reads {str(trace_path)!r}, which the run would replace")
     network, study = open_network(study)
+    _check_optimizer(study)
     warnings: list[str] = []
 
     def tell(message: str) -> None:
@@ -89,16 +94,16 @@ def train(
             warn(message)
 
     state, arrays = _last(place, study, seed, tell) if resume else (None, {})
-    if place is not None:
-        _make(place)
     with ExitStack() as stack:
-        keep = None if state is None else state["trace"]
-        writer = stack.enter_context(TraceWriter(trace_path, keep)) if trace_path else None
-        sink = stack.enter_context(open_sinks(log, place))
-        ray = stack.enter_context(local_ray() if address is None else joined_ray(address, study))
         adapter = Adapter(study) if adapt else None
         if adapter is not None:
             stack.callback(adapter.close)
+        if place is not None:
+            _make(place)
+        keep = None if state is None or state["trace"] is None else Secured(*state["trace"])
+        writer = stack.enter_context(TraceWriter(trace_path, keep)) if trace_path else None
+        sink = stack.enter_context(open_sinks(log, place))
+        ray = stack.enter_context(local_ray() if address is None else joined_ray(address, study))
         if progress:
             progress(0.0, "starting workers")
         index = None if state is None else {int(worker): n for worker, n in state["index"].items()}
@@ -119,7 +124,8 @@ def train(
             run.until_done(limit, progress, None)
             run.close()
         else:
-            _run_in(place, run, Checkpoints(place, checkpoint_every, tell), limit, progress)
+            _run_in(run, Checkpoints(place, checkpoint_every, tell), limit, progress)
+            _save_model(run, place, tell)
         return trajectory_of(run, warnings)
 
 
@@ -131,21 +137,42 @@ def _check(study: Study, seed: int, compute: str, **seconds: float | None) -> No
     for name, value in seconds.items():
         if value is not None:
             checks.positive(name, value, "seconds")
-    checks.at_least("seed", seed, 0)
+    if checks.at_least("seed", seed, 0) >= MOST_SEED:
+        raise InputError(f"seed must be below {MOST_SEED}, got {seed}")
     study.server()
     assert study.learning_rate > 0
+    _check_plain(study)
 
 
-def _run_in(folder: Path, run: Run, checkpoints: Checkpoints, limit: float, progress: Progress | None) -> None:
-    """Run, with checkpoints, one of them at the end however it comes, and the trained model."""
+def _check_plain(study: Study) -> None:
+    """Refuse options that neither a checkpoint nor an answer can hold."""
+    for name, options in (
+        ("workload.options", study.workload.options), ("schedule.optimizer_options", study.schedule.optimizer_options),
+    ):  # fmt: skip
+        try:
+            json.dumps(options, allow_nan=False)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{name} must be finite numbers, texts, truth values, and lists and tables of them, got {options}"
+            ) from None
+
+
+def _check_optimizer(study: Study) -> None:
+    """Refuse its options before anything is started."""
+    from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415  (PyTorch is an extra)
+
+    Optimizer(study.schedule, 1)
+
+
+def _run_in(run: Run, checkpoints: Checkpoints, limit: float, progress: Progress | None) -> None:
+    """Run, with checkpoints, one of them at the end however it comes, unless that is in the midst of a step."""
     try:
         run.until_done(limit, progress, checkpoints)
     finally:
-        if run.records.time and run.ended != "diverged":
+        if run.whole and run.ended not in DIVERGED:
             checkpoints.last(run)
         checkpoints.close()
     run.close()
-    _save_model(run, folder)
 
 
 def _make(folder: Path) -> None:
@@ -184,19 +211,24 @@ def _expectation(study: Study, expected: Trajectory | None) -> Expectation:
     return Expectation(delay=study.workers().mean_cycle if plain and study.cluster.service_law().mean == 0 else None)
 
 
-def _save_model(run: Run, folder: Path) -> None:
-    from safetensors.torch import save_file  # noqa: PLC0415  (an extra)
+def _save_model(run: Run, folder: Path, warn: Callable[[str], None]) -> None:
+    from safetensors import SafetensorError  # noqa: PLC0415  (an extra)
+    from safetensors.torch import save_file  # noqa: PLC0415
 
     partial = folder / f".{MODEL}.partial"
-    save_file(run.network.export(run.parameters), partial)
-    partial.replace(folder / MODEL)
+    try:
+        save_file(run.network.export(run.parameters), partial)
+        partial.replace(folder / MODEL)
+    except (SafetensorError, OSError) as error:  # the checkpoint has the parameters
+        partial.unlink(missing_ok=True)
+        warn(f"{MODEL} could not be written: {' '.join(str(error).split())}")
 
 
 def trajectory_of(run: Run, warnings: Sequence[str] = ()) -> Trajectory:
     """What happened."""
     study, records, target = run.study, run.records, run.study.target.loss
-    diverged = run.ended == "diverged"
-    keep = slice(None, -1) if diverged and len(records.time) > 1 else slice(None)
+    diverged = run.ended in DIVERGED
+    keep = slice(None, -1) if run.ended == "diverged" and len(records.time) > 1 else slice(None)
     times, loss = records.time[keep], records.loss[keep]
     settled = None if diverged else settling_time(times, loss, target)
     end = records.time[-1]
@@ -220,6 +252,10 @@ def trajectory_of(run: Run, warnings: Sequence[str] = ()) -> Trajectory:
 
 def _status(run: Run, settled: float | None) -> str:
     target, end = run.study.target.loss, run.records.time[-1]
+    if run.ended == "refused":
+        return f"diverges: {MOST_REFUSED} gradients in a row were not finite, misshapen or another run's by {end:.4g} s"
+    if run.ended == "diverged" and not math.isfinite(run.records.loss[0]):
+        return "diverges: the training loss is not finite from the start"
     if run.ended == "diverged":
         return f"diverges: the training loss grew without bound by {end:.4g} s"
     if settled is not None:

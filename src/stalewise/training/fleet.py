@@ -141,6 +141,8 @@ class Fleet:
         self._tickets = 0
         self._pending: dict[int, _Pending] = {}
         self._ticket_of: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        self._cancelled: dict[int, int] = {}
         self._due: list[tuple[float, int, Outcome]] = []
         self._events: deque[Event] = deque()
         self._absent = set(range(workers))
@@ -214,7 +216,9 @@ class Fleet:
         host, now = self.hosts.of[worker], time.monotonic()
         seat = self.hosts.seats[host]
         self._tickets += 1
-        order = Order(self._run, self._tickets, worker, row, self._seed, self.index[worker])
+        cancelled = self._cancelled.pop(worker, 0)
+        order = Order(self._run, self._tickets, worker, row, self._seed, self.index[worker], cancelled)
+        self._last[worker] = order.ticket
         self.index[worker] += self._steps
         self._pending[order.ticket] = _Pending(worker, host, pulled, now, drawn)
         self._ticket_of[worker] = order.ticket
@@ -233,6 +237,7 @@ class Fleet:
 
     def cancel(self, worker: int) -> float:
         """Forget ``worker``'s gradient, wherever it is; says when it was begun [s]."""
+        self.stopped(worker)
         for place, (_, _, outcome) in enumerate(self._due):
             if outcome.worker == worker:
                 self._due.pop(place)
@@ -246,9 +251,13 @@ class Fleet:
         pending.cancelled = True
         return pending.began
 
+    def stopped(self, worker: int) -> None:
+        """``worker``'s last gradient came to nothing, wherever that was: it hears of it with its next order."""
+        self._cancelled[worker] = self._last[worker]
+
     def in_flight(self) -> list[tuple[int, float]]:
         """Workers whose gradients were not collected, and when they were begun [s]."""
-        waiting = [event for event in self._events if isinstance(event, Outcome)]
+        waiting = [event for event in self._events if isinstance(event, Outcome | Lost)]
         outcomes = [outcome for *_, outcome in self._due] + waiting
         pending = [one for one in self._pending.values() if not one.cancelled]
         return [(one.worker, one.began) for one in (*outcomes, *pending)]
@@ -283,7 +292,7 @@ class Fleet:
             self.hosts.arrived(arrival.host)
             self._join(arrival.host)
         elif arrival.answer is None:
-            self._died(arrival.host)
+            self._died(arrival.host, arrival.error)
         else:
             self._answered(arrival.host, arrival.answer, arrival.payload)
 
@@ -329,10 +338,10 @@ class Fleet:
         self._absent -= back
         self._events.extend(Joined(worker) for worker in sorted(back))
 
-    def _died(self, host: int) -> None:
+    def _died(self, host: int, error: Exception | None = None) -> None:
         seat = self.hosts.seats[host]
         self.deaths += seat.up
-        for ticket in self.hosts.died(host):
+        for ticket in self.hosts.died(host, error):
             self._lose(ticket)
 
     def _lose(self, ticket: int) -> None:

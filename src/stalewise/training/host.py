@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.protocol import parse_compression
+from stalewise.simulation.network import gradient_norm
 from stalewise.study import Study
 from stalewise.training.memory import Memory
 from stalewise.workloads import load_network
@@ -19,12 +20,15 @@ Vector = NDArray[np.float32]
 OK, QUIET, NOT_FINITE, MISSHAPEN, WRONG_RUN = range(5)
 HELLO = struct.Struct("<qq")  # run, host
 WELCOME = struct.Struct("<qqq")  # size, versions, gradients
-ORDER = struct.Struct("<qqqqqq")  # run, ticket, worker, row of the version, seed, batch
+ORDER = struct.Struct("<qqqqqqq")  # run, ticket, worker, row of the version, seed, batch, order cancelled
 ANSWER = struct.Struct("<qqqdd")  # run, ticket, what became of it, norm, seconds
 
 
 class Order(NamedTuple):
-    """A gradient to compute: the batch is named (seed, worker, batch); ``ticket`` names the order in its run."""
+    """A gradient to compute: the batch is named (seed, worker, batch); ``ticket`` names the order in its run.
+
+    ``cancelled`` is the ticket of the worker's order before, if that was cancelled; else 0.
+    """
 
     run: int
     ticket: int
@@ -32,6 +36,7 @@ class Order(NamedTuple):
     version: int
     seed: int
     batch: int
+    cancelled: int = 0
 
 
 class Answer(NamedTuple):
@@ -66,6 +71,7 @@ class Host:
         self._how = (study.batch_size, schedule.local_steps, study.learning_rate)
         self._trigger = schedule.trigger
         self._compressor = Compressor(parse_compression(schedule.compression), self._network.size)
+        self._packed: dict[int, int] = {}  # by worker, the order whose gradient was packed last
         self._network.gradient(self._network.start(0), (0, 0, 0), study.batch_size)
 
     def where(self) -> tuple[str, int]:
@@ -76,8 +82,9 @@ class Host:
 
     def gradient(self, parameters: Vector, order: Order) -> tuple[Answer, Any]:
         """Compute an order whose parameters came with it; the answer, and what is sent of the gradient."""
+        self._take_back(order)
         answer, gradient = self._compute(parameters, order)
-        return answer, None if gradient is None else self._compressor.pack(order.worker, gradient)
+        return answer, None if gradient is None else self._pack(order, gradient)
 
     def serve(self, path: str, host: int) -> None:
         """Compute the orders that come over the server's socket at ``path``, in shared memory, until it hangs up."""
@@ -90,13 +97,23 @@ class Host:
                     line.sendall(ANSWER.pack(*self._serve(memory, order)))
 
     def _serve(self, memory: Memory, order: Order) -> Answer:
+        self._take_back(order)
         room = memory.gradients[order.worker]
         answer, gradient = self._compute(memory.versions[order.version], order, room)
         if gradient is not None:
-            sent = self._compressor.sent(order.worker, gradient)
+            sent = self._compressor.unpack(self._pack(order, gradient))
             if not np.shares_memory(sent, room):
                 room[:] = sent
         return answer
+
+    def _pack(self, order: Order, gradient: Vector) -> Any:
+        self._packed[order.worker] = order.ticket
+        return self._compressor.pack(order.worker, gradient)
+
+    def _take_back(self, order: Order) -> None:
+        """A cancelled gradient leaves no trace in what its worker keeps back."""
+        if order.cancelled and self._packed.get(order.worker) == order.cancelled:
+            self._compressor.undo(order.worker)
 
     def _next(self, line: socket.socket) -> Order | None:
         received = receive(line, ORDER.size)
@@ -106,25 +123,17 @@ class Host:
         """The answer, and the gradient where it is to be sent; in ``room`` if it can be computed there."""
         if order.run != self._run:
             return Answer(order.run, order.ticket, WRONG_RUN, 0.0, 0.0), None
+        if len(parameters) != self._network.size:  # the factory made another model here than at the server
+            return Answer(order.run, order.ticket, MISSHAPEN, 0.0, 0.0), None
         began = time.perf_counter()
         gradient = self._network.local_gradient(parameters, (order.seed, order.worker, order.batch), *self._how, room)
-        norm = _norm(gradient)
-        state = _state(gradient, norm, self._network.size, self._trigger)
+        norm = gradient_norm(gradient)
+        state = _state(norm, self._trigger)
         answer = Answer(order.run, order.ticket, state, norm, time.perf_counter() - began)
         return answer, gradient if state == OK else None
 
 
-def _norm(gradient: Vector) -> float:
-    """Euclidean norm; of values that overflow in float32 in float64."""
-    flat = np.ravel(gradient)
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = float(np.dot(flat, flat))
-        return float(np.sqrt(square)) if np.isfinite(square) else float(np.linalg.norm(flat.astype(np.float64)))
-
-
-def _state(gradient: Vector, norm: float, size: int, trigger: float) -> int:
-    if gradient.shape != (size,):
-        return MISSHAPEN
+def _state(norm: float, trigger: float) -> int:
     if not np.isfinite(norm):
         return NOT_FINITE
     return QUIET if trigger > 0 and norm <= trigger else OK

@@ -1,5 +1,6 @@
 """The worker processes of a run: started, found again after they died, killed when they hang."""
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Seat:
     up: bool = False
     remote: bool = False
     serving: bool = False
+    served: Any = None  # reference of the call that serves the line, which ends when the process or its task fails
     deaths: int = 0
     process: int | None = None  # its number on its node
     tickets: dict[int, float] = field(default_factory=dict)  # orders it has, and when each was sent
@@ -58,6 +60,11 @@ class Hosts:
         real: Whether gradients take as long as they take.
         joined: Whether Ray is a cluster that others use: processes then ask for a processor each.
         host: What runs in them.
+
+    Attributes:
+        seats: The processes.
+        of: Which of them plays each worker.
+        trouble: What the task raised last in one of them; blank if nothing.
     """
 
     def __init__(
@@ -71,14 +78,15 @@ class Hosts:
         threads = max(1, processors // len(places)) if real else 1
         remote = ray.remote(host)
         self.seats: list[Seat] = []
-        gpus = sum(place.device != "cpu" for place in places)
+        self.trouble = ""
+        share = gpu_share(sum(place.device != "cpu" for place in places), ray.cluster_resources().get("GPU", 0.0))
         for place in places:
             options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_cpus": int(joined)}
             if joined:
                 options["scheduling_strategy"] = "SPREAD"
             if place.device != "cpu":
-                options["num_gpus"] = min(1.0, ray.cluster_resources().get("GPU", 0.0) / gpus)
-                if options["num_gpus"] == 0.0:
+                options["num_gpus"] = share
+                if share == 0.0:
                     raise InputError(f"cluster.device: no GPU for {place.device!r}; Ray sees none")
             actor = remote.options(**options).remote(study, run, place.device, threads)
             self.seats.append(Seat(place, actor, asked=actor.where.remote()))
@@ -92,9 +100,13 @@ class Hosts:
         """Look for those that are not there; the numbers of those that have come, over Ray."""
         now, come = time.monotonic(), []
         for number, seat in enumerate(self.seats):
-            if seat.up or seat.serving or now < seat.look_at:
+            if seat.up or now < seat.look_at:
                 continue
             seat.look_at = now + LOOK
+            if seat.served is not None and self._failed(seat) and seat.serving:
+                self.died(number)  # before it was on its line
+            if seat.serving:
+                continue
             if seat.asked is None:
                 seat.asked = seat.actor.where.remote()
             if not self._ray.wait([seat.asked], timeout=0)[0]:
@@ -113,7 +125,7 @@ class Hosts:
             return False
         if node == self._here:
             seat.serving = True
-            seat.actor.serve.remote(self._lines.path, number)
+            seat.served = seat.actor.serve.remote(self._lines.path, number)
             return False
         seat.up = seat.remote = True
         return True
@@ -135,10 +147,30 @@ class Hosts:
         seat.asked, seat.look_at = None, time.monotonic() + REST
         if error is not None and "creation task" in str(error):
             raise NotConvergedError(f"worker process {number} cannot start: {_last_line(error)}")
+        if error is not None and isinstance(error, self._ray.exceptions.RayTaskError):
+            self.trouble = _last_line(error)
         if seat.deaths > MOST_DEATHS:
-            raise NotConvergedError(f"worker process {number} died {seat.deaths} times without computing a gradient")
+            if seat.served is not None:
+                self._failed(seat, wait=1.0)
+            raise NotConvergedError(
+                f"worker process {number} died {seat.deaths} times without computing a gradient"
+                f"{self.trouble and f'; the task raised {self.trouble}'}"
+            )
         lost, seat.tickets = list(seat.tickets), {}
         return lost
+
+    def _failed(self, seat: Seat, wait: float = 0.0) -> bool:
+        """Whether the call that serves a line has ended; if the task ended it, what it raised is remembered."""
+        if not self._ray.wait([seat.served], timeout=wait)[0]:
+            return False
+        served, seat.served = seat.served, None
+        try:
+            self._ray.get(served)
+        except self._ray.exceptions.RayTaskError as error:
+            self.trouble = _last_line(error)
+        except self._ray.exceptions.RayError:  # the process is gone
+            pass
+        return True
 
     def hung(self, patience: float) -> list[int]:
         """Hosts whose oldest order is more than ``patience`` seconds old."""
@@ -156,6 +188,15 @@ class Hosts:
             self._ray.kill(seat.actor)
 
 
+def gpu_share(processes: int, gpus: float) -> float:
+    """What each process asks of a GPU so that all find a place: no GPU holds more than its share of them; 0 if none."""
+    return 1.0 / math.ceil(max(processes, 1) / int(gpus)) if gpus >= 1.0 else 0.0
+
+
 def _last_line(error: Exception) -> str:
+    """What was raised, in one line: the cause where Ray has it, else the last line of its traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception):
+        return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

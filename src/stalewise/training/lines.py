@@ -20,11 +20,15 @@ BACKLOG = 128
 class Arrival:
     """Something that came from a host: an answer, that it is there, or (neither) that it is gone.
 
-    ``payload`` is what was sent of the gradient, where it is not in shared memory.
+    ``payload`` is what was sent of the gradient, where it is not in shared memory; ``error`` is why it is gone, where
+    that is known.
     """
 
-    def __init__(self, host: int, answer: Answer | None = None, payload: Any = None, *, here: bool = False) -> None:
-        self.host, self.answer, self.payload, self.here = host, answer, payload, here
+    def __init__(
+        self, host: int, answer: Answer | None = None, payload: Any = None, *, here: bool = False,
+        error: Exception | None = None,
+    ) -> None:  # fmt: skip
+        self.host, self.answer, self.payload, self.here, self.error = host, answer, payload, here, error
 
 
 class Lines:
@@ -69,8 +73,8 @@ class Lines:
             try:
                 answer, payload = future.result()
                 self._called.append(Arrival(host, Answer(*answer), payload))
-            except Exception:
-                self._called.append(Arrival(host))
+            except Exception as error:
+                self._called.append(Arrival(host, error=error))
             self._ring()
 
         reference.future().add_done_callback(done)
@@ -107,7 +111,11 @@ class Lines:
             line.close()
             return
         self.hang_up(host)
-        socket.send_fds(line, [WELCOME.pack(*self._memory.shape)], [self._memory.descriptor])
+        try:
+            socket.send_fds(line, [WELCOME.pack(*self._memory.shape)], [self._memory.descriptor])
+        except OSError:  # it died on the threshold
+            line.close()
+            return
         self._lines[host] = line
         self._selector.register(line, selectors.EVENT_READ, host)
         yield Arrival(host, here=True)

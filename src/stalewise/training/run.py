@@ -35,6 +35,7 @@ from stalewise.training.adapt import Adapter, Setting
 from stalewise.training.checkpoint import save_checkpoint
 from stalewise.training.fleet import OK, QUIET, Fleet, Joined, Lost, Outcome
 from stalewise.training.records import Records
+from stalewise.training.signals import held_signals
 from stalewise.training.sinks import Sink
 from stalewise.training.watch import Watch
 from stalewise.trajectory import settling_time
@@ -63,6 +64,9 @@ class Run:
         sink: Takes metrics.
         warn: Is told what the user should know.
         adapter: Plans anew while it runs.
+
+    Attributes:
+        whole: Whether all of it, server, parameters and trace, tells of the same moment: a snapshot may be taken.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Run:
         self.records = Records()
         self.watch = watch
         self.ended = ""
+        self.whole = False
         self._writer, self._sink, self._warn, self._adapter = writer, sink, warn, adapter
         self._delays = DelayStream(workers.encoded(), workers.count, rng) if inject else None
         self._service = DelayStream(encode(service.components(), service.mean), 1, other) if inject else None
@@ -92,6 +97,7 @@ class Run:
         self._delivered: Deliveries[Outcome] = Deliveries()
         self._gone: set[int] = set()
         self._refused_in_row = 0
+        self._trouble = ""
         self._began = 0.0
         self._elapsed = 0.0
         self._unfinished: list[tuple[int, float]] = []
@@ -121,18 +127,25 @@ class Run:
         if self._adapter is not None:
             self._set(self._adapter.now)
         cost, due = 0.0, self.now + 0.5 * self.cycle
-        while not self.ended:
-            self._next()
-            now = self.now
-            if now >= due or now >= limit:
-                started = time.monotonic()
-                self._record(now, limit, progress)
-                cost = time.monotonic() - started
-                due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
-            if checkpoints is not None:
-                checkpoints.perhaps(self)
-            if self._adapter is not None:
-                self._adapt(self._adapter, now)
+        with held_signals() as stop_if_told:
+            while not self.ended:
+                self.whole = True
+                stop_if_told()
+                if checkpoints is not None:
+                    checkpoints.perhaps(self)
+                self.whole = False
+                self._next()
+                now = self.now
+                if self._adapter is not None:
+                    self._adapt(self._adapter, now)
+                self.whole = True
+                if now >= due or now >= limit:
+                    started = time.monotonic()
+                    self._record(now, limit, progress)
+                    cost = time.monotonic() - started
+                    due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
+        if self.ended == "refused":
+            self._record(self.now, limit, progress)
 
     def close(self) -> None:
         """Write rows of what no step used and of what never ended: nothing is applied any more."""
@@ -156,7 +169,7 @@ class Run:
                 self._obey(self.server.lost(worker))
             case Joined(worker=worker) if worker in self._gone:
                 self._gone.discard(worker)
-                self._obey(self.server.joined(worker))
+                self._rejoin(worker)
         now = time.monotonic()
         while self._link and self._link[0][0] <= now:
             self._arrive(self._link.popleft()[1])
@@ -192,10 +205,15 @@ class Run:
         self._refused_in_row += 1
         self._write_unfinished(outcome.worker, outcome.began)
         if self._refused_in_row >= MOST_REFUSED:
-            self.ended = "diverged"
-            return
+            self.ended = "refused"
         self._obey(self.server.lost(outcome.worker))
-        self._obey(self.server.joined(outcome.worker))
+        self._rejoin(outcome.worker)
+
+    def _rejoin(self, worker: int) -> None:
+        """Have ``worker`` take part again, for one gradient if it was left out."""
+        self._obey(self.server.joined(worker))
+        if self._adapter is not None and worker not in self._adapter.now.workers:
+            self._obey(self.server.leave(worker))
 
     def _adapt(self, adapter: Adapter, now: float) -> None:
         """Do what planning anew says."""
@@ -222,6 +240,7 @@ class Run:
         for entry in self._link:
             if entry[1].worker == worker:
                 self._link.remove(entry)
+                self.fleet.stopped(worker)
                 return entry[1].began
         return self.fleet.cancel(worker)
 
@@ -295,7 +314,10 @@ class Run:
             self.ended = self._why_stop(now, limit)
         for warning in self.watch.look(now):
             self._warn(warning)
-        self._sink(
+        if self._trouble != self.fleet.hosts.trouble:
+            self._trouble = self.fleet.hosts.trouble
+            self._warn(f"the task raised {self._trouble} in a worker process; the gradients it had are lost")
+        self._hand(
             self.server.version,
             {
                 "loss": loss,
@@ -309,6 +331,15 @@ class Run:
         )
         if progress:
             progress(min(now / limit, 1.0), self._message(now))
+
+    def _hand(self, update: int, metrics: dict[str, float]) -> None:
+        """Metrics are not worth a run: where they cannot be told, they are told no more."""
+        try:
+            self._sink(update, metrics)
+        except Exception as error:  # whatever a tracking server, or a full disk, makes of them
+            self._sink = lambda *_: None
+            reason = " ".join(str(error).split())
+            self._warn(f"no more metrics: they could not be handed over ({type(error).__name__}: {reason})")
 
     def _why_stop(self, now: float, limit: float) -> str:
         records, target = self.records, self.study.target.loss
@@ -351,7 +382,7 @@ class Run:
             "records": self.records.as_dict(),
             "unfinished": [(worker, began - self._began) for worker, began in unfinished],
             "setting": None if self._adapter is None else self._adapter.state(),
-            "trace": None if self._writer is None else self._writer.secure(),
+            "trace": None if self._writer is None else list(self._writer.secure()),
         }
         return state, arrays
 
@@ -375,6 +406,8 @@ class Run:
         self._elapsed = state["elapsed"]
         if self._adapter is not None and state["setting"] is not None:
             self._adapter.restore(state["setting"])
+        if self._adapter is None and state["setting"] is not None:
+            self._optimizer.learning_rate = self.study.learning_rate
         self._unfinished = [(int(worker), began) for worker, began in state["unfinished"]]
 
 
@@ -401,13 +434,25 @@ class Checkpoints:
             return
         cost = self._finish()
         self._due = now + max(self._every, 10.0 * cost)
-        self._writing = self._pool.submit(self._write, run.snapshot())
+        self._begin(run)
 
     def last(self, run: Run) -> None:
         """Write one now, and wait for it."""
         self._finish()
-        self._writing = self._pool.submit(self._write, run.snapshot())
+        self._begin(run)
         self._finish()
+
+    def _begin(self, run: Run) -> None:
+        try:
+            snapshot = run.snapshot()
+        except OSError as error:  # of the trace: it must be on disk as far as the checkpoint tells
+            self._fail(error)
+        else:
+            self._writing = self._pool.submit(self._write, snapshot)
+
+    def _fail(self, error: OSError) -> None:
+        self.failed += 1
+        self._warn(f"a checkpoint could not be written ({error.strerror}); the one before stands, the run goes on")
 
     def _write(self, snapshot: tuple[dict[str, Any], dict[str, np.ndarray]]) -> float:
         began = time.monotonic()
@@ -422,8 +467,7 @@ class Checkpoints:
         try:
             return writing.result()
         except OSError as error:
-            self.failed += 1
-            self._warn(f"a checkpoint could not be written ({error.strerror}); the one before stands, the run goes on")
+            self._fail(error)
             return 0.0
 
     def close(self) -> None:

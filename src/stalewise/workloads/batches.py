@@ -1,5 +1,6 @@
 """Batches by name: the same (seed, worker, index) gives the same samples in every engine and process."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.data import (
 )
 
 from stalewise.errors import InputError
+from stalewise.workloads.seeds import seeded
 
 Name = tuple[int, int, int]
 EVALUATED = 4096  # samples of a large data set on which its loss is told
@@ -49,7 +51,10 @@ class AbstractBatches(ABC):
 
 
 class Addressed(AbstractBatches):
-    """Data whose samples are numbered: a batch is drawn with replacement."""
+    """Data whose samples are numbered: a batch is drawn with replacement.
+
+    What is random in a sample (augmentation) is seeded by the batch's name too.
+    """
 
     def __init__(self, dataset: Any, collate: Any = default_collate, batch_size: int | None = None) -> None:
         self._count = len(dataset)
@@ -61,7 +66,7 @@ class Addressed(AbstractBatches):
 
     def draw(self, name: Name, size: int) -> Any:
         """The batch of this name."""
-        return self._rows(self._chosen(name, size))
+        return self._rows(self._chosen(name, size), hash((1, *name)))  # another seed than dropout's
 
     def draw_stacked(self, names: Sequence[Name], size: int) -> Any:
         """Rows of tensors are taken at once."""
@@ -81,13 +86,14 @@ class Addressed(AbstractBatches):
             rows = np.sort(np.random.default_rng(0).choice(self._count, most, replace=False))
         for begin in range(0, len(rows), part):
             some = rows[begin : begin + part]
-            yield self._rows(some), len(some)
+            yield self._rows(some, begin), len(some)
 
-    def _rows(self, rows: np.ndarray) -> Any:
+    def _rows(self, rows: np.ndarray, seed: int = 0) -> Any:
         if self._tensors is not None:
             chosen = torch.from_numpy(rows)
             return tuple(tensor[chosen] for tensor in self._tensors)
-        return self._collate([self._dataset[int(row)] for row in rows])
+        with seeded(seed & 0x7FFFFFFF):
+            return self._collate([self._dataset[int(row)] for row in rows])
 
 
 class Streamed(AbstractBatches):
@@ -97,7 +103,7 @@ class Streamed(AbstractBatches):
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        self._loader = loader
+        self._loader, self._whole = loader, _alone(loader)
         self.batch_size = loader.batch_size
         self._streams: dict[tuple[int, int], _Stream] = {}
 
@@ -120,7 +126,7 @@ class Streamed(AbstractBatches):
         seen = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for batch in self._loader:
+            for batch in self._whole:
                 size = _length(batch)
                 yield batch, size
                 seen += size
@@ -132,7 +138,7 @@ class _Stream:
     """A loader, over and over, with random numbers of its own."""
 
     def __init__(self, loader: DataLoader, seed: int) -> None:
-        self._loader, self.taken = loader, 0
+        self._loader, self.taken = _alone(loader), 0
         self._batches: Iterator[Any] = iter(())
         self._state = torch.Generator().manual_seed(seed & 0x7FFFFFFF).get_state()
 
@@ -149,6 +155,13 @@ class _Stream:
             raise InputError("workload.data: the loader gives no batch")
         self.taken += 1
         return batch
+
+
+def _alone(loader: DataLoader) -> DataLoader:
+    """The same loader with an iterator of its own: where worker processes persist, a loader has only one."""
+    own = copy.copy(loader)
+    own._iterator = None
+    return own
 
 
 def batches_of(data: Any) -> AbstractBatches:
@@ -168,6 +181,8 @@ def batches_of(data: Any) -> AbstractBatches:
     if isinstance(data, torch.Tensor):
         data = (data,)
     if isinstance(data, tuple) and data and all(isinstance(part, torch.Tensor) for part in data):
+        if any(part.ndim == 0 for part in data):
+            raise InputError("workload.data: the first axis of a tensor counts samples, got one without axes")
         if len({len(part) for part in data}) > 1:
             raise InputError(f"workload.data: tensors must be of one length, got {[len(part) for part in data]}")
         return Addressed(TensorDataset(*data))

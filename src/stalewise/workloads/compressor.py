@@ -18,6 +18,7 @@ class Compressor:
     def __init__(self, compression: Compression, size: int) -> None:
         self._how, self._size = compression, size
         self._left: dict[int, Vector] = {}
+        self._before: dict[int, Vector | None] = {}
 
     def pack(self, worker: int, gradient: Vector) -> Payload:
         """What ``worker`` sends of its gradient, shape (size,)."""
@@ -30,8 +31,18 @@ class Compressor:
         places = torch.topk(torch.from_numpy(np.abs(whole)), self._how.kept(self._size), sorted=False).indices.numpy()
         values = whole[places]
         whole[places] = 0.0
-        self._left[worker] = whole
+        self._before[worker], self._left[worker] = self._left.get(worker), whole
         return (places.astype(np.uint32), values)
+
+    def undo(self, worker: int) -> None:
+        """What ``worker`` packed last was stopped on its way: what it had left out before is left out again."""
+        if worker not in self._before:
+            return
+        before = self._before.pop(worker)
+        if before is None:
+            del self._left[worker]
+        else:
+            self._left[worker] = before
 
     def unpack(self, payload: Payload) -> Vector:
         """The gradient that arrives, shape (size,)."""

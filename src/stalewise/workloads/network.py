@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stalewise.errors import InputError
 from stalewise.workloads.batches import CHUNK, EVALUATED, AbstractBatches, Addressed, Name, batches_of, to_device
 from stalewise.workloads.derivatives import Derivatives
+from stalewise.workloads.seeds import seeded
 from stalewise.workloads.stacked import Stacked
 from stalewise.workloads.task import Task
 
@@ -98,7 +99,8 @@ class Network:
                 weight.grad = part.view_as(weight)
         gradient.zero_()
         self._train()
-        torch.default_generator.manual_seed(hash(batch) & 0x7FFFFFFF)
+        seed = hash(batch) & 0x7FFFFFFF
+        torch.default_generator.manual_seed(seed) if self._device.type == "cpu" else torch.manual_seed(seed)
         loss = self._loss(self._model, samples)
         loss.backward()
         return (gradient.numpy() if shared else gradient.cpu().numpy().copy()), float(loss.detach())
@@ -256,9 +258,8 @@ class Network:
 
 
 def _seeded(build: Callable[[], Task], seed: int) -> Task:
-    """A task made while PyTorch's random numbers begin at ``seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """A task made while the random numbers of PyTorch, NumPy and Python begin at ``seed``."""
+    with seeded(seed):
         task = build()
     if not isinstance(task.model, nn.Module):
         raise InputError(f"workload.kind: model must be a torch.nn.Module, got {type(task.model).__name__}")
@@ -269,6 +270,8 @@ def _trainable(model: nn.Module) -> Sequence[nn.Parameter]:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if not weights:
         raise InputError("workload.kind: the model has no trainable parameters")
+    if any(isinstance(weight, nn.parameter.UninitializedParameter) for weight in weights):
+        raise InputError("workload.kind: the model has lazy layers; call it once on a batch in the factory")
     for weight in weights:
         if weight.dtype != torch.float32 or weight.layout != torch.strided:
             raise InputError(f"workload.kind: parameters must be dense float32, got {weight.dtype}, {weight.layout}")

@@ -44,9 +44,17 @@ class Optimizer:
         if schedule.weight_decay:
             own["weight_decay"] = schedule.weight_decay
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in schedule.optimizer_options.items()}
+
+        def made(weight: torch.nn.Parameter) -> torch.optim.Optimizer:
+            return getattr(torch.optim, schedule.optimizer)([weight], lr=self.learning_rate, **own, **options)
+
         try:
-            return getattr(torch.optim, schedule.optimizer)([self._weight], lr=self.learning_rate, **own, **options)
-        except (TypeError, ValueError) as error:
+            tried = torch.nn.Parameter(torch.zeros(1))
+            tried.grad = torch.ones(1)
+            with torch.no_grad():
+                made(tried).step()  # some options are refused by the first step alone
+            return made(self._weight)
+        except Exception as error:  # an optimizer does not say what it may raise
             raise InputError(f"schedule.optimizer_options: {schedule.optimizer}: {error}") from None
 
     def step(self, parameters: Vector, gradient: Vector, out: Vector | None = None) -> Vector:
