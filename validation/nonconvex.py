@@ -34,7 +34,7 @@ from stalewise.delays import Replay, parse_delay
 from stalewise.dynamics.recursion import mean_step_limit, transient
 from stalewise.landscape.curvature import leading_curvature
 from stalewise.prediction.pilots import drawn_back, pilots_of, smoothed
-from stalewise.prediction.pilots.fleets import _every_nth
+from stalewise.prediction.pilots.fleets import every_nth
 from stalewise.prediction.pilots.network import FAR
 from stalewise.prediction.pilots.temperature import EXPONENT
 from stalewise.simulation import NetworkRun, advance
@@ -92,7 +92,7 @@ def study_of(name, workers, rate, law, data):
     )
     whole = parse_delay(LAWS[law], folder=EXAMPLES)
     if isinstance(whole, Replay):
-        study = study.with_delay(_every_nth(whole, max(FLEETS), workers))
+        study = study.with_delay(every_nth(whole, max(FLEETS), workers))
     return study
 
 

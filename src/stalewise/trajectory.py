@@ -84,6 +84,12 @@ class Gradients(_Part):
     in_flight: float = 0
 
     @classmethod
+    def expected(cls, applied: float, acceptance: float, in_flight: int) -> "Gradients":
+        """Of a prediction: a share ``acceptance`` of those that arrive is applied, the rest dropped."""
+        dropped = applied * (1.0 / acceptance - 1.0)
+        return cls(computed=applied + dropped + in_flight, applied=applied, dropped=dropped, in_flight=in_flight)
+
+    @classmethod
     def from_tally(cls, tally: Tally) -> "Gradients":
         """From a server's own count."""
         return cls(computed=tally.computed, **{name: getattr(tally, name) for name in Tally.__dataclass_fields__})

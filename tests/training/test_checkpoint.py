@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, and what is damaged is not believed."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -40,6 +41,39 @@ def test_a_changed_bit_is_found(tmp_path, place):
     (tmp_path / PREVIOUS).write_bytes(b"")
     with pytest.raises(InputError, match=rf"--resume: {NAME} is damaged"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kill_at_any_step_of_a_save_leaves_a_checkpoint(tmp_path, monkeypatch, links):
+    """Stopped at each renaming in turn, one after the other: the last whole save is read, and nothing piles up."""
+
+    class Killed(BaseException):
+        pass
+
+    def no_links(*_):
+        raise OSError(1, "Operation not permitted")
+
+    replace = checkpoint.os.replace
+    if not links:
+        monkeypatch.setattr(checkpoint.os, "link", no_links)
+    for version in range(1, 7):
+        save_checkpoint(tmp_path, {**STATE, "version": 10 * version}, TENSORS)
+        left = version % 3
+
+        def killed(*names):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            replace(*names)
+
+        monkeypatch.setattr(checkpoint.os, "replace", killed)
+        with contextlib.suppress(Killed):
+            save_checkpoint(tmp_path, {**STATE, "version": 10 * version + 1}, TENSORS)
+        monkeypatch.setattr(checkpoint.os, "replace", replace)
+        assert (tmp_path / NAME).exists() or not links
+        assert load_checkpoint(tmp_path)[0]["version"] == 10 * version + (version % 3 == 2)
+    assert len(list(tmp_path.iterdir())) <= 3
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):

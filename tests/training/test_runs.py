@@ -1,6 +1,5 @@
 """Real runs: the user's own code, recorded order, resumption, faults, metrics. One Ray for all of them."""
 
-import importlib.util
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import my_task
+from on_ray import REAL
 from stalewise.errors import InputError, NotConvergedError
 from stalewise.simulation.replay import replay
 from stalewise.study import make_study
@@ -28,14 +28,7 @@ from stalewise.training.fleet import Outcome
 from stalewise.trajectory import Trajectory
 from stalewise.workloads import open_network
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = REAL
 HERE = Path(my_task.__file__).parent
 
 

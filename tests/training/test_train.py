@@ -1,12 +1,12 @@
 """Real runs on a local Ray."""
 
-import importlib.util
 import subprocess
 
 import numpy as np
 import pytest
 import torch
 
+from on_ray import REAL
 from stalewise.study import Workload, make_study
 from stalewise.traces import read_trace
 from stalewise.training import train
@@ -15,14 +15,7 @@ from stalewise.workloads import load_network
 
 DIGITS = Workload(kind="digits-mlp")
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = REAL
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -206,7 +206,7 @@ def _boundaries(chart: dict) -> str:
 
 
 def predict(
-    study: str, /, *, budget: float = 0.2, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None
+    study: str, /, *, budget: float | None = None, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None
 ) -> bool:
     """Predict loss against time, staleness and time to target, by mathematics.
 
@@ -217,7 +217,8 @@ def predict(
 
     Args:
         study: Study file (TOML); - reads standard input.
-        budget: Samples that a network's pilots may cost, as a share of the run they predict, seed for seed; 1 runs it.
+        budget: Samples that a network's pilots may cost, as a share of the run they predict, seed for seed: a fifth
+            unless given; 1 runs it.
     """
     from stalewise.prediction import predict as run
     from stalewise.prediction import stability_chart

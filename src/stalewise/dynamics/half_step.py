@@ -56,6 +56,13 @@ def shortened(delay: AbstractDelay | float, by: float) -> AbstractDelay | None:
     return found
 
 
+def _halved(delay: AbstractDelay | float, rate: float) -> tuple[float, AbstractDelay, AbstractDelay | None]:
+    """Half a step [s], the law of the delay, and the law that much shorter, where there is one."""
+    half = 0.5 / checks.positive("rate", rate, "1/s")
+    law = delay if isinstance(delay, AbstractDelay) else Constant(checks.positive("delay", delay, "seconds"))
+    return half, law, shortened(law, half)
+
+
 def fleet_root(gain: float, delay: AbstractDelay | float, rate: float) -> Root:
     r"""Root that governs the mean of a fleet, delays shorter by half the time between updates.
 
@@ -79,9 +86,7 @@ def fleet_root(gain: float, delay: AbstractDelay | float, rate: float) -> Root:
         >>> f"{fleet_root(0.2, 1.0, 4.0).value.real:.4f}"
         '-0.2486'
     """
-    half = 0.5 / checks.positive("rate", rate, "1/s")
-    law = delay if isinstance(delay, AbstractDelay) else Constant(checks.positive("delay", delay, "seconds"))
-    shorter = shortened(law, half)
+    half, law, shorter = _halved(delay, rate)
     if shorter is not None:
         return rightmost_root(gain, shorter)
     plain = rightmost_root(gain, law)
@@ -162,9 +167,7 @@ def fleet_gain_limit(delay: AbstractDelay | float, rate: float) -> float:
         >>> f"{fleet_gain_limit(1.0, 4.0):.4f}"
         '1.7952'
     """
-    half = 0.5 / checks.positive("rate", rate, "1/s")
-    law = delay if isinstance(delay, AbstractDelay) else Constant(checks.positive("delay", delay, "seconds"))
-    shorter = shortened(law, half)
+    half, law, shorter = _halved(delay, rate)
     if shorter is not None:
         return gain_limit(shorter)
     if law.mean == 0.0:

@@ -13,7 +13,7 @@ from stalewise.trajectory import Trajectory
 
 
 def predict(
-    study: Study, *, seed: int = 0, budget: float = BUDGET, progress: Callable[[float, str], None] | None = None
+    study: Study, *, seed: int = 0, budget: float | None = None, progress: Callable[[float, str], None] | None = None
 ) -> Trajectory:
     """Predict what a study will do.
 
@@ -25,7 +25,8 @@ def predict(
     Args:
         study: What to predict; its schedule needs a policy and a learning rate.
         seed: Of the pilots, and of staleness counted in virtual time where there is no formula.
-        budget: Samples of a network's pilots over those of the run they predict, seed for seed; above 0, at most 1.
+        budget: Samples of a network's pilots over those of the run they predict, seed for seed; above 0, at most 1;
+            a fifth unless given.
         progress: Called with the fraction done and a message.
 
     Returns:
@@ -38,6 +39,7 @@ def predict(
         Networks: docs/networks.
     """
     checks.at_least("seed", seed, 0)
+    budget = BUDGET if budget is None else budget
     if not 0.0 < budget <= 1.0:
         raise InputError(f"budget must be above 0 and at most 1, got {budget:g}")
     if study.schedule.trigger > 0:

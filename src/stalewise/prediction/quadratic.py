@@ -52,8 +52,6 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
     finite = np.isfinite(loss).all(axis=0) & (loss[0] < 1e12 * max(loss[0, 0], 1e-300))
     length = int(np.argmin(finite)) if not finite.all() else len(finite)
     end = float(curve.updates[length - 1]) * timing.block
-    applied = end * timing.gradients_a_step
-    dropped = applied * (1.0 / timing.acceptance - 1.0)
     return Trajectory(
         engine="predict",
         study=study.as_dict(),
@@ -66,12 +64,7 @@ def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
         update_rate=fine.rate,
         staleness=StalenessSummary.from_counts(fine.observed.pmf),
         delay=DelaySummary(mean=timing.delay_mean, cv=timing.delay_cv),
-        gradients=Gradients(
-            computed=applied + dropped + study.active_workers,
-            applied=applied,
-            dropped=dropped,
-            in_flight=study.active_workers,
-        ),
+        gradients=Gradients.expected(end * timing.gradients_a_step, timing.acceptance, study.active_workers),
         mean_stable=stable.mean,
         mean_square_stable=stable.mean_square,
         decay_rate=slowest,

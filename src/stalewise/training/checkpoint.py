@@ -44,11 +44,24 @@ def save_checkpoint(folder: Path, state: dict[str, Any], tensors: Tensors) -> No
             file.flush()
             os.fsync(file.fileno())
         if (folder / NAME).exists():
-            os.replace(folder / NAME, folder / PREVIOUS)
+            _keep(folder)
         os.replace(temporary, folder / NAME)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _keep(folder: Path) -> None:
+    """Make the checkpoint the previous one as well: at any moment there is one under its name."""
+    second = folder / f".{PREVIOUS}"
+    second.unlink(missing_ok=True)
+    try:
+        os.link(folder / NAME, second)
+    except OSError:  # a file system without hard links: for a moment there is the previous one alone
+        os.replace(folder / NAME, folder / PREVIOUS)
+        return
+    os.replace(second, folder / PREVIOUS)
+    second.unlink(missing_ok=True)  # it stays where both were one file already, after a kill at this place
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], Tensors, str | None]:

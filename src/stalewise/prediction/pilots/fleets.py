@@ -142,7 +142,7 @@ def _fewer_workers(small: Study, study: Study, few: int) -> Study | None:
     if study.cluster.service_law().mean > 0:
         return None
     if law is not None:
-        return small.with_delay(_every_nth(law, workers, few))
+        return small.with_delay(every_nth(law, workers, few))
     counts = [count * few / workers for count, _ in study.workers().groups]
     if any(abs(count - round(count)) > 1e-9 or count < 1 for count in counts):
         return None
@@ -153,12 +153,12 @@ def _fewer_workers(small: Study, study: Study, few: int) -> Study | None:
     return small.with_cluster(workers=few, group=groups)
 
 
-def _every_nth(delay: AbstractDelay, workers: int, few: int) -> AbstractDelay:
+def every_nth(delay: AbstractDelay, workers: int, few: int) -> AbstractDelay:
     """The law of a smaller fleet: of a replayed trace, the workers at ``few`` even places in the order of speed."""
     if isinstance(delay, Sum):
-        return Sum(tuple(_every_nth(part, workers, few) for part in delay.parts))
+        return Sum(tuple(every_nth(part, workers, few) for part in delay.parts))
     if isinstance(delay, Mixture | Regimes):
-        return replace(delay, laws=tuple(_every_nth(law, workers, few) for law in delay.laws))
+        return replace(delay, laws=tuple(every_nth(law, workers, few) for law in delay.laws))
     if not isinstance(delay, Replay):
         return delay
     fleet = [delay.sequences[i % len(delay.sequences)] for i in range(workers)]

@@ -1,5 +1,6 @@
 """`predict` for a network: pilots run side by side in virtual time until what they say has settled."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -136,9 +137,9 @@ def predict_network(
 
 def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress | None) -> bool:
     """Until the predicted loss has settled, no longer falls (returns True), or time is up."""
-    cycle, limit = study.workers().mean_cycle, study.target.time_limit
-    longest = limit or most_cycles * cycle
-    reach = limit or min(FIRST * cycle, longest)
+    cycle = study.workers().mean_cycle
+    longest = min(study.target.time_limit or math.inf, most_cycles * cycle)
+    reach = min(FIRST * cycle, longest)
     while True:
         pilots.advance(reach)
         said = pilots.forecast()
@@ -161,9 +162,9 @@ def _trajectory(
     target, diverges = study.target.loss, pilots.diverged[0]
     ends = [settling_time(said.time, loss, target) for loss in (said.loss, said.low, said.high)]
     reached = TargetTime() if diverges else TargetTime(mean=ends[0], low=ends[1], high=ends[2])
-    applied = said.updates[-1] * timing.gradients_a_step
-    dropped = applied * (1.0 / timing.acceptance - 1.0)
-    notes = [_cost(study, pilots, spent, applied + dropped, seeds), f"staleness: {timing.staleness.method}"]
+    applied = float(said.updates[-1]) * timing.gradients_a_step
+    gradients = Gradients.expected(applied, timing.acceptance, study.active_workers)
+    notes = [_cost(study, pilots, spent, applied / timing.acceptance, seeds), f"staleness: {timing.staleness.method}"]
     notes += _warnings(pilots, said, reached, failed, target)
     return Trajectory(
         engine="predict",
@@ -177,12 +178,7 @@ def _trajectory(
         update_rate=timing.rate,
         staleness=StalenessSummary.from_counts(timing.observed.pmf),
         delay=DelaySummary(mean=timing.delay_mean, cv=timing.delay_cv),
-        gradients=Gradients(
-            computed=applied + dropped + study.active_workers,
-            applied=applied,
-            dropped=dropped,
-            in_flight=study.active_workers,
-        ),
+        gradients=gradients,
         mean_square_stable=False if diverges else None,
         time_to_target=reached,
         status=_status(study, said, reached, diverges=diverges),

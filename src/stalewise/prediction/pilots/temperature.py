@@ -15,6 +15,7 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 EXPONENT = 0.85  # p
+TINY = 1e-300
 WINDOW = 0.1  # of the time passed, to both sides, over which losses are averaged
 
 
@@ -41,13 +42,16 @@ def drawn_back(
     seeds = len(cold)
     hot = np.where(np.isfinite(hot), hot, cold)
     middle, above = cold.mean(axis=0), hot.mean(axis=0)
-    share = weight * (above - middle) / middle
-    mean = middle * np.where(share < 0.5, 1.0 - share, 0.5 * np.exp(1.0 - 2.0 * np.minimum(share, 300.0)))
-    by_logarithm = middle * np.exp(-weight * np.log(np.maximum(above, 1e-300) / middle))
+    line, size = middle - weight * (above - middle), np.maximum(middle, TINY)
+    share = 1.0 - line / size
+    mean = np.where(
+        (share < 0.5) | (middle <= 0.0), line, 0.5 * middle * np.exp(1.0 - 2.0 * np.clip(share, 0.0, 300.0))
+    )
+    by_logarithm = np.where(middle > 0.0, middle * (np.maximum(above, TINY) / size) ** -weight, mean)
     each = cold - weight * (hot - cold)
     error = stats.t.ppf(0.975, seeds - 1) * each.std(axis=0, ddof=1) / np.sqrt(seeds) if seeds > 1 else 0.0 * mean
     spread = np.hypot(error, by_logarithm - mean)
-    return mean, np.maximum(mean - spread, 0.0), mean + spread
+    return mean, np.where(mean > 0.0, np.maximum(mean - spread, 0.0), mean - spread), mean + spread
 
 
 def smoothed(time: ArrayLike, losses: ArrayLike) -> Array:
