@@ -135,3 +135,14 @@ def test_what_cannot_be_cheaper_is_run_itself():
     """Adam is not linear in the gradient: its noise does more than add up."""
     said = predict_network(study(workers=4, optimizer="Adam", learning_rate=0.003), seeds=2)
     assert "no cheaper pilot" in said.notes[0]
+
+
+def test_where_noise_decides_the_run_itself_answers_unless_a_budget_is_given():
+    """Four workers at a large learning rate, batches of 8: those of 2 and 1 never get to where the run gets."""
+    one = study({"kind": "digits-mlp"}, workers=4, target=0.15, learning_rate=0.1, batch_size=8)
+    said = predict_network(one, seeds=2)
+    assert "the study itself in virtual time" in said.notes[0] and "showed little but noise" in said.notes[-1]
+    assert said.time_to_target.mean
+    held = predict_network(one, seeds=2, budget=0.25)
+    assert "batches of 2 and 1" in held.notes[0] and held.time_to_target.mean is None
+    assert "a larger budget says more" in held.notes[-1]

@@ -217,8 +217,8 @@ def predict(
 
     Args:
         study: Study file (TOML); - reads standard input.
-        budget: Samples that a network's pilots may cost, as a share of the run they predict, seed for seed: a fifth
-            unless given; 1 runs it.
+        budget: Samples that a network's pilots may cost, as a share of the run they predict, seed for seed: unless
+            given a fifth, and more where noise would decide; 1 runs it.
     """
     from stalewise.prediction import predict as run
     from stalewise.prediction import stability_chart

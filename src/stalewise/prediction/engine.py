@@ -5,7 +5,7 @@ from collections.abc import Callable
 from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.prediction.advice import advise
-from stalewise.prediction.pilots import BUDGET, predict_network
+from stalewise.prediction.pilots import predict_network
 from stalewise.prediction.quadratic import predict_quadratic
 from stalewise.simulation import simulate
 from stalewise.study import Study
@@ -25,8 +25,8 @@ def predict(
     Args:
         study: What to predict; its schedule needs a policy and a learning rate.
         seed: Of the pilots, and of staleness counted in virtual time where there is no formula.
-        budget: Samples of a network's pilots over those of the run they predict, seed for seed; above 0, at most 1;
-            a fifth unless given.
+        budget: Samples of a network's pilots over those of the run they predict, seed for seed; above 0, at most 1.
+            Unless given a fifth, and more where noise would decide.
         progress: Called with the fraction done and a message.
 
     Returns:
@@ -39,8 +39,7 @@ def predict(
         Networks: docs/networks.
     """
     checks.at_least("seed", seed, 0)
-    budget = BUDGET if budget is None else budget
-    if not 0.0 < budget <= 1.0:
+    if budget is not None and not 0.0 < budget <= 1.0:
         raise InputError(f"budget must be above 0 and at most 1, got {budget:g}")
     if study.schedule.trigger > 0:
         note = "no formula for a trigger, what is sent depends on the gradients: run in virtual time as it is"

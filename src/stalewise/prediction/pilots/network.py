@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, str], None]
 Array = NDArray[np.float64]
-BUDGET = 0.2  # samples of the pilots over those of the run they predict
+BUDGET = 0.2  # samples of the pilots over those of the run they predict, to begin with
 RICHER = 2.5  # times the budget, where pilots diverge
 SEEDS = 8
 FIRST, ROUND = 16, 8  # cycles before the first look, and between looks
@@ -53,8 +53,9 @@ class Forecast:
 class _Pilots:
     """Pilots of one study, each with a run for every seed, from the same starts."""
 
-    def __init__(self, pilots: tuple[Pilot, ...], network: "Network", seeds: int, seed: int) -> None:
+    def __init__(self, pilots: tuple[Pilot, ...], network: "Network", seeds: int, seed: int, cycle: float) -> None:
         self.pilots = pilots
+        self._cycle = cycle
         start = network.start(seed)
         self._runs = [[NetworkRun(one.study, network, seed + i, start) for i in range(seeds)] for one in pilots]
 
@@ -88,6 +89,22 @@ class _Pilots:
         updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * pilot.updates
         return Forecast(time, updates, mean, low, high, losses.mean(axis=0))
 
+    def noise_decides(self, target: float) -> bool:
+        """Whether what they say is drawn from far away: see `predict_network`."""
+        if len(self.pilots) == 1 or self.diverged[0]:
+            return False
+        said = self.forecast()
+        own, reached = (settling_time(said.time, loss, target) for loss in (said.cold, said.loss))
+        far = reached is not None and (own is None or own > FAR * reached)
+        return self.diverged[1] or far or (reached is None and self.stalled())
+
+    def stalled(self) -> bool:
+        """Whether the loss they predict no longer falls."""
+        said = self.forecast()
+        late = said.time > 0.5 * said.time[-1]
+        enough = said.time[-1] >= STALL_CYCLES * self._cycle
+        return bool(enough and said.loss[late].min() >= 0.999 * said.loss[~late].min())
+
     def _losses(self, which: int) -> tuple[Array, Array]:
         """Times on the study's clock, (points,), and losses of one pilot, (seeds, points), while all are finite."""
         runs = self._runs[which]
@@ -97,7 +114,7 @@ class _Pilots:
 
 
 def predict_network(
-    study: Study, *, network: "Network | None" = None, seeds: int = SEEDS, seed: int = 0, budget: float = BUDGET,
+    study: Study, *, network: "Network | None" = None, seeds: int = SEEDS, seed: int = 0, budget: float | None = None,
     most_workers: int | None = None, most_cycles: float = 2000.0, progress: Progress | None = None,
 ) -> Trajectory:  # fmt: skip
     """Predict a network study from pilots; see `stalewise.prediction.predict`.
@@ -108,7 +125,9 @@ def predict_network(
         seeds: Of every pilot.
         seed: The first.
         budget: Samples of the pilots over those of the run they predict, seed for seed (`pilots_of`). Pilots that
-            diverge are run again with 2.5 times as much, up to 1, which is the study itself in virtual time.
+            diverge are run again with 2.5 times as much, up to 1, which is the study itself in virtual time. Unless
+            given it is a fifth, and 1 where noise decides: where the colder pilot's own time to the target is above
+            1.5 times the predicted one, or the hotter one diverges.
         most_workers: Of a pilot; at a budget of 1 a smaller fleet stands in if it may, and is doubled if it diverges or
             stalls, being nearer to its own limit.
         most_cycles: Mean cycles after which it ends.
@@ -117,22 +136,32 @@ def predict_network(
     if network is None:
         network, study = open_network(study)
     timing = arrivals(study, seed=seed)
-    spent, failed = 0, []
+    spent, failed, noisy = 0, [], []
+    given, budget = budget is not None, budget or BUDGET
     itself = pilots_of(study, timing, 1.0)
     while True:
         chosen = pilots_of(study, timing, budget, any_batch=network.any_batch, most=most_workers)
-        pilots = _Pilots(chosen, network, seeds, seed)
+        pilots = _Pilots(chosen, network, seeds, seed, study.workers().mean_cycle)
         stalled = _run(pilots, study, most_cycles, progress)
         spent += pilots.samples
-        if chosen == itself or not (pilots.diverged[0] or (stalled and budget >= 1.0)):
+        if chosen == itself:
             break
-        failed.append(chosen[0])
-        if budget >= 1.0:
-            most_workers = 2 * chosen[0].study.active_workers
-        budget = min(RICHER * budget, 1.0)
+        if pilots.diverged[0] or (stalled and budget >= 1.0):
+            failed.append(chosen[0])
+            if budget >= 1.0:
+                most_workers = 2 * chosen[0].study.active_workers
+            budget = min(RICHER * budget, 1.0)
+        elif not given and pilots.noise_decides(study.target.loss):
+            noisy.append(chosen[0])
+            budget = 1.0
+        else:
+            break
     if progress:
         progress(1.0, "done")
-    return _trajectory(study, timing, pilots, spent, failed, seeds, seed)
+    answer = _trajectory(study, timing, pilots, spent, seeds, seed)
+    for pilot, what in ((failed, "diverged or stalled"), (noisy, "showed little but noise")):
+        answer = answer.with_note(_left_out(pilot, what))
+    return answer
 
 
 def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress | None) -> bool:
@@ -147,17 +176,14 @@ def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress |
         settled = settling_time(time, loss, study.target.loss)
         if progress:
             progress(min(reach / longest, 1.0), f"{time[-1] / cycle:.0f} cycles, loss {loss[-1]:.4g}")
-        late = time > 0.5 * time[-1]
-        stalled = time[-1] >= STALL_CYCLES * cycle and loss[late].min() >= 0.999 * loss[~late].min()
+        stalled = pilots.stalled()
         done = settled is not None and time[-1] >= 1.4 * settled + 5 * cycle
         if pilots.diverged[0] or done or stalled or reach >= longest:
             return stalled and not done
         reach = min(reach + ROUND * cycle, longest)
 
 
-def _trajectory(
-    study: Study, timing: Arrivals, pilots: _Pilots, spent: int, failed: list[Pilot], seeds: int, seed: int
-) -> Trajectory:
+def _trajectory(study: Study, timing: Arrivals, pilots: _Pilots, spent: int, seeds: int, seed: int) -> Trajectory:
     said = pilots.forecast()
     target, diverges = study.target.loss, pilots.diverged[0]
     ends = [settling_time(said.time, loss, target) for loss in (said.loss, said.low, said.high)]
@@ -165,7 +191,7 @@ def _trajectory(
     applied = float(said.updates[-1]) * timing.gradients_a_step
     gradients = Gradients.expected(applied, timing.acceptance, study.active_workers)
     notes = [_cost(study, pilots, spent, applied / timing.acceptance, seeds), f"staleness: {timing.staleness.method}"]
-    notes += _warnings(pilots, said, reached, failed, target)
+    notes += _warnings(pilots, said, target)
     return Trajectory(
         engine="predict",
         study=study.as_dict(),
@@ -186,24 +212,27 @@ def _trajectory(
     )
 
 
-def _warnings(pilots: _Pilots, said: Forecast, reached: TargetTime, failed: list[Pilot], target: float) -> list[str]:
+def _warnings(pilots: _Pilots, said: Forecast, target: float) -> list[str]:
     """Where the prediction stands on little."""
-    notes = []
-    if failed:
-        which = ", ".join(f"{one.study.active_workers} workers at {one.temperature:.3g}" for one in failed)
-        notes.append(
-            f"pilots of {which} times the noise temperature diverged or stalled: they do not stand for the run"
-        )
-    if len(pilots.diverged) > 1 and pilots.diverged[1]:
-        notes.append("the hotter pilot diverged: this is the colder one's loss, which noise makes late")
-    elif reached.mean is not None and len(pilots.diverged) > 1:
-        own = settling_time(said.time, said.cold, target)
-        if own is None or own > FAR * reached.mean:
-            notes.append(
-                f"the colder pilot itself needs {'more than ' if own is None else ''}{own or said.time[-1]:.4g} s: "
-                "noise decides, the prediction is drawn from far away; a larger budget says more"
-            )
-    return notes
+    if not pilots.noise_decides(target):
+        return []
+    if pilots.diverged[1]:
+        return ["the hotter pilot diverged: this is the colder one's loss, which noise makes late"]
+    if settling_time(said.time, said.loss, target) is None:
+        return ["the predicted loss no longer falls, which may be the pilots' noise alone; a larger budget says more"]
+    own = settling_time(said.time, said.cold, target)
+    needs = f"more than {said.time[-1]:.4g}" if own is None else f"{own:.4g}"
+    return [
+        f"the colder pilot itself needs {needs} s: noise decides, the prediction is drawn from far away; a larger "
+        "budget says more"
+    ]
+
+
+def _left_out(pilots: list[Pilot], what: str) -> str | None:
+    if not pilots:
+        return None
+    which = ", ".join(f"{one.study.active_workers} workers at {one.temperature:.3g}" for one in pilots)
+    return f"pilots of {which} times the noise temperature {what} and do not stand for the run"
 
 
 def _status(study: Study, said: Forecast, reached: TargetTime, *, diverges: bool) -> str:
