@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from stalewise.errors import InputError, NotConvergedError
+from stalewise.prediction.modes import learning_rate_limit
+from stalewise.staleness import arrivals
 from stalewise.study import make_study
 from stalewise.training.adapt import Adapter
 
@@ -111,3 +113,27 @@ def test_tails_without_a_variance_are_refused():
     heavy = study().with_cluster(compute="pareto(1.0, 1.5)")
     with pytest.raises(InputError, match="--adapt needs delays of finite variance"):
         Adapter(heavy)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_limits_are_those_of_the_momentum(momentum):
+    """A third slower: the learning rate follows the limit of those taken, which with momentum is another."""
+    speeds = np.array([5.0, 1, 1, 5.0, 1, 1])
+    adapter = Adapter(study(momentum=momentum))
+    setting, _ = adapter._best(speeds, 0.5)
+    adapter.close()
+    assert setting is not None
+    limits = []
+    for some in (speeds[sorted(setting.workers)], np.ones(6)):
+        groups = [{"count": int((some == mean).sum()), "compute": f"gamma({mean}, 4)"} for mean in sorted({*some})]
+        one = make_study(
+            {
+                "workload": {"eigenvalues": [1.0]},
+                "cluster": {"group": groups},
+                "schedule": {"policy": "async", "learning_rate": 1e-3, "momentum": momentum},
+                "target": {"loss": 0.1},
+            }
+        )
+        limits.append(learning_rate_limit(one, arrivals(one)).mean_square)
+    assert setting.learning_rate == pytest.approx(0.05 * limits[0] / limits[1], rel=0.01)
+    assert len(setting.workers) == (6 if momentum == 0 else 4)

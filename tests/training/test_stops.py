@@ -3,13 +3,16 @@
 import contextlib
 import os
 import signal
+import threading
+import time
 
 import pytest
 
 import ray_in_threads
 from stalewise.cli.shared import stopped_by_signals
+from stalewise.errors import InputError
 from stalewise.study import make_study
-from stalewise.training import checkpoint, engine, train
+from stalewise.training import checkpoint, engine, sinks, train
 from stalewise.training.checkpoint import load_checkpoint
 from stalewise.training.signals import held_signals
 from stalewise.workloads.optimizer import Optimizer
@@ -131,6 +134,49 @@ def test_metrics_that_cannot_be_told_do_not_end_a_run(tmp_path, monkeypatch):
         "no more metrics: they could not be handed over (ConnectionError: no server)"
     ]
     assert len(attempts) == 1 and len(told.loss) > 3
+
+
+@pytest.mark.parametrize("damage", [("state", "tally"), ("arrays", "parameters"), ("value", "tally")])
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, damage):
+    """Its checksum is right, but it lacks what a run needs, or that is of another kind."""
+    train(STUDY, folder=tmp_path, time_limit=0.5)
+    state, arrays, _ = load_checkpoint(tmp_path)
+    what, name = damage
+    if what == "value":
+        state[name] = 3
+    else:
+        del {"state": state, "arrays": arrays}[what][name]
+    state.pop("format")
+    checkpoint.save_checkpoint(tmp_path, state, arrays)
+    with pytest.raises(InputError, match="not one of a run"):
+        train(STUDY, folder=tmp_path, time_limit=1.0, resume=True)
+
+
+def test_a_tracking_server_that_hangs_holds_up_nothing(monkeypatch):
+    """Metrics wait up to a limit, then it is told; what it has raised is told, too; the end waits for a while only."""
+    monkeypatch.setattr(sinks, "PATIENCE", 0.1)
+    monkeypatch.setattr(sinks, "WAITING", 3)
+    answers, seen = threading.Event(), []
+
+    def hang(update, _metrics):
+        answers.wait()
+        seen.append(update)
+
+    with pytest.raises(TimeoutError, match="3 of them wait"), sinks._apart(hang) as sink:
+        for update in range(6):
+            sink(update, {})
+    answers.set()
+
+    def refuse(_update, _metrics):
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"), sinks._apart(refuse) as sink:
+        for update in range(100):
+            sink(update, {})
+            time.sleep(0.01)
+    with sinks._apart(hang) as sink:
+        sink(7, {})
+    assert seen[-1] == 7
 
 
 def test_how_to_go_on_is_told(tmp_path, capsys):

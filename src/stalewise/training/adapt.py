@@ -74,7 +74,7 @@ class Adapter:
         means = np.concatenate([np.full(count, law.mean) for count, law in workers.groups])
         self._cv = math.sqrt(max(law.variance / law.mean**2 for _, law in workers.groups))
         self._assumed = means / np.median(means)
-        self._limit = _limit(self._assumed, self._cv)
+        self._limit = self._limit_at(self._assumed, self._cv)
         self._seen = [deque[float](maxlen=KEPT) for _ in means]
         self._cycle = float(np.median(means))
         self._rests_until = REST * self._cycle
@@ -150,16 +150,18 @@ class Adapter:
         found = []
         for size in sizes:
             taken = order[:size]
-            rate = self._plan.learning_rate * _limit(speeds[taken], cv) / self._limit
+            rate = self._plan.learning_rate * self._limit_at(speeds[taken], cv) / self._limit
             found.append((rate * float((1.0 / speeds[taken]).sum()), size, rate, taken))
         drift, _, rate, taken = max(found, key=lambda row: row[:2])
         mine = np.array(sorted(self.now.workers))
-        safe = self.now.learning_rate <= WORTH * self._plan.learning_rate * _limit(speeds[mine], cv) / self._limit
+        safe = (
+            self.now.learning_rate <= WORTH * self._plan.learning_rate * self._limit_at(speeds[mine], cv) / self._limit
+        )
         if safe and drift < WORTH * self.now.learning_rate * float((1.0 / speeds[mine]).sum()):
             return None, speeds
         bound = self._plan.max_staleness
         if bound is not None:
-            bound = max(bound, guard(arrivals(_conditions(speeds[taken], cv)), len(taken)))
+            bound = max(bound, guard(arrivals(self._conditions(speeds[taken], cv)), len(taken)))
         return Setting(frozenset(int(w) for w in taken), float(f"{rate:.3g}"), bound), speeds
 
     def _take(self, found: Setting, speeds: np.ndarray, now: float) -> Change:
@@ -176,6 +178,34 @@ class Adapter:
         if found.max_staleness != before.max_staleness:
             reason += f", max_staleness {before.max_staleness} -> {found.max_staleness}"
         return Change(found, reason)
+
+    def _limit_at(self, speeds: np.ndarray, cv: float) -> float:
+        """Mean-square limit of the learning rate, for a curvature of 1."""
+        study = self._conditions(speeds, cv)
+        return learning_rate_limit(study, arrivals(study)).mean_square
+
+    def _conditions(self, speeds: np.ndarray, cv: float) -> Study:
+        """One curvature, the plan's momentum, workers of these relative mean delays, one coefficient of variation."""
+        classes: list[list[float]] = []
+        for mean in sorted(float(s) for s in speeds):
+            if classes and mean <= 1.2 * classes[-1][0]:
+                classes[-1].append(mean)
+            else:
+                classes.append([mean])
+        groups = [{"count": len(one), "compute": _law(float(np.mean(one)), cv)} for one in classes]
+        alike = {"workers": len(speeds), "compute": groups[0]["compute"]}
+        schedule = self._study.schedule
+        return make_study(
+            {
+                "workload": {"eigenvalues": [1.0]},
+                "cluster": {"group": groups} if len(groups) > 1 else alike,
+                "schedule": {
+                    "policy": "async", "learning_rate": 1e-3,
+                    "momentum": schedule.momentum, "nesterov": schedule.nesterov,
+                },
+                "target": {"loss": 1e-9},
+            }
+        )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """What is set, and the speeds assumed, as plain values."""
@@ -195,31 +225,5 @@ class Adapter:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _conditions(speeds: np.ndarray, cv: float) -> Study:
-    """One curvature, on workers of these relative mean delays and one coefficient of variation."""
-    classes: list[list[float]] = []
-    for mean in sorted(float(s) for s in speeds):
-        if classes and mean <= 1.2 * classes[-1][0]:
-            classes[-1].append(mean)
-        else:
-            classes.append([mean])
-    groups = [{"count": len(one), "compute": _law(float(np.mean(one)), cv)} for one in classes]
-    alike = {"workers": len(speeds), "compute": groups[0]["compute"]}
-    return make_study(
-        {
-            "workload": {"eigenvalues": [1.0]},
-            "cluster": {"group": groups} if len(groups) > 1 else alike,
-            "schedule": {"policy": "async", "learning_rate": 1e-3},
-            "target": {"loss": 1e-9},
-        }
-    )
-
-
 def _law(mean: float, cv: float) -> str:
     return f"constant({mean!r})" if cv < EVEN else f"gamma({mean!r}, {1.0 / cv**2!r})"
-
-
-def _limit(speeds: np.ndarray, cv: float) -> float:
-    """Mean-square limit of the learning rate, for a curvature of 1."""
-    study = _conditions(speeds, cv)
-    return learning_rate_limit(study, arrivals(study)).mean_square

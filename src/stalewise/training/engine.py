@@ -17,7 +17,7 @@ from stalewise.training.adapt import Adapter
 from stalewise.training.checkpoint import load_checkpoint
 from stalewise.training.cluster import joined_ray, local_ray
 from stalewise.training.fleet import Fleet
-from stalewise.training.run import MOST_REFUSED, Checkpoints, Progress, Run
+from stalewise.training.run import KEPT, MOST_REFUSED, Checkpoints, Progress, Run
 from stalewise.training.sinks import open_sinks
 from stalewise.training.watch import Expectation, Watch
 from stalewise.trajectory import Gradients, TargetTime, Trajectory, settling_time
@@ -118,7 +118,10 @@ def train(
             adapter=adapter,
         )  # fmt: skip
         if state is not None:
-            run.restore(state, arrays)
+            try:
+                run.restore(state, arrays)
+            except (KeyError, TypeError, ValueError, IndexError) as error:  # a right checksum over something else
+                raise InputError(f"--resume: the checkpoint is not one of a run ({error!r})") from None
         limit = time_limit or study.target.time_limit or MOST_CYCLES * run.cycle
         if place is None:
             run.until_done(limit, progress, None)
@@ -191,6 +194,8 @@ def _last(
     state, arrays, warning = load_checkpoint(folder)
     if warning:
         warn(warning)
+    if missing := sorted(KEPT - state.keys()):
+        raise InputError(f"--resume: the checkpoint lacks {', '.join(missing)}: it is not one of a run")
     if state["seed"] != seed:
         raise InputError(f"--resume: the checkpoint has seed {state['seed']}, got --seed {seed}")
     ours, theirs = study.as_dict(), state["study"]

@@ -411,6 +411,12 @@ class Run:
         self._unfinished = [(int(worker), began) for worker, began in state["unfinished"]]
 
 
+KEPT = {  # what `Run.snapshot` tells
+    "study", "seed", "elapsed", "version", "tally", "index", "optimizer", "streams", "records", "unfinished", "setting",
+    "trace",
+}  # fmt: skip
+
+
 class Checkpoints:
     """Writes checkpoints while a run goes on, in a thread of its own.
 

@@ -1,5 +1,7 @@
 """Metrics to TensorBoard or MLflow, where they are installed."""
 
+import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -9,6 +11,8 @@ from stalewise.errors import InputError, MissingExtraError
 Metrics = dict[str, float]
 Sink = Callable[[int, Metrics], None]
 SINKS = ("tensorboard", "mlflow")
+WAITING = 50  # metrics that a tracking server may be behind
+PATIENCE = 20.0  # and seconds it has for them at the end
 
 
 @contextmanager
@@ -70,8 +74,45 @@ def _mlflow(folder: Path) -> Iterator[Sink]:
     if not mlflow.is_tracking_uri_set():
         mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
 
-    def hand(update: int, metrics: Metrics) -> None:
-        mlflow.log_metrics(metrics, step=update)
+    with mlflow.start_run(run_name="stalewise train") as run:
 
-    with mlflow.start_run(run_name="stalewise train"):
-        yield hand
+        def hand(update: int, metrics: Metrics) -> None:
+            mlflow.log_metrics(metrics, step=update, run_id=run.info.run_id)
+
+        with _apart(hand) as sink:
+            yield sink
+
+
+@contextmanager
+def _apart(hand: Sink) -> Iterator[Sink]:
+    """The same sink in a thread of its own: a tracking server that hangs holds up nothing.
+
+    Raises:
+        OSError: `WAITING` metrics wait; whatever ``hand`` raised before.
+    """
+    waiting: queue.Queue[tuple[int, Metrics] | None] = queue.Queue()
+    failed: list[Exception] = []
+
+    def work() -> None:
+        while (item := waiting.get()) is not None:
+            try:
+                hand(*item)
+            except Exception as error:  # told by the next call
+                failed.append(error)
+                return
+
+    thread = threading.Thread(target=work, name="metrics", daemon=True)
+    thread.start()
+
+    def put(update: int, metrics: Metrics) -> None:
+        if failed:
+            raise failed[0]
+        if waiting.qsize() >= WAITING:
+            raise TimeoutError(f"{WAITING} of them wait for the tracking server")
+        waiting.put((update, metrics))
+
+    try:
+        yield put
+    finally:
+        waiting.put(None)
+        thread.join(PATIENCE)
