@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -45,9 +45,17 @@ if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
 Progress = Callable[[float, str], None]
-EVALUATION_SHARE = 0.08  # of the driver's time, at most
+EVALUATION_SHARE = 0.08  # of the time, at most
 MOST_REFUSED = 100  # gradients in a row, without one that could be used
 WAITS = 0.1  # at most, for something to happen [s]
+
+
+class _Evaluation(NamedTuple):
+    """A loss that is being computed: of the parameters at that time [s] and version; the loss, and what it took [s]."""
+
+    time: float
+    version: int
+    loss: Future[tuple[float, float]]
 
 
 class Run:
@@ -101,6 +109,7 @@ class Run:
         self._began = 0.0
         self._elapsed = 0.0
         self._unfinished: list[tuple[int, float]] = []
+        self._evaluation: _Evaluation | None = None
 
     @property
     def now(self) -> float:
@@ -110,42 +119,40 @@ class Run:
     def until_done(self, limit: float, progress: Progress | None, checkpoints: "Checkpoints | None") -> None:
         """Drive the protocol until the target holds, the limit, or a blow-up."""
         present = self.fleet.gather()
-        with threads(self.fleet.spare_processors):
+        with threads(self.fleet.spare_processors), ThreadPoolExecutor(1, thread_name_prefix="loss") as self._apart:
             self._until_done(present, limit, progress, checkpoints)
 
     def _until_done(
         self, present: set[int], limit: float, progress: Progress | None, checkpoints: "Checkpoints | None"
     ) -> None:
         self._gone = set(range(self.study.active_workers)) - present
+        if not self.records.time:
+            self.records.add(0.0, self.network.loss(self.parameters), 0)
         self._began = time.monotonic() - self._elapsed
         for worker, began in self._unfinished:
             self._write_unfinished(worker, began + self._began)
-        if not self.records.time:
-            self.records.add(0.0, self.network.loss(self.parameters), 0)
         taking_part = present if self._adapter is None else present & self._adapter.now.workers
         self._obey(self.server.begin(taking_part), first=True)
         if self._adapter is not None:
             self._set(self._adapter.now)
-        cost, due = 0.0, self.now + 0.5 * self.cycle
+        due = self.now + 0.5 * self.cycle
         with held_signals() as stop_if_told:
-            while not self.ended:
+            while not self.ended and self.now < limit:
                 self.whole = True
                 stop_if_told()
                 if checkpoints is not None:
                     checkpoints.perhaps(self)
                 self.whole = False
                 self._next()
-                now = self.now
                 if self._adapter is not None:
-                    self._adapt(self._adapter, now)
+                    self._adapt(self._adapter, self.now)
                 self.whole = True
-                if now >= due or now >= limit:
-                    started = time.monotonic()
-                    self._record(now, limit, progress)
-                    cost = time.monotonic() - started
-                    due = now + max(0.5 * self.cycle * self.records.thinned, cost / EVALUATION_SHARE)
-        if self.ended == "refused":
-            self._record(self.now, limit, progress)
+                if self._evaluation is None and self.now >= due:
+                    self._evaluate()
+                elif self._evaluation is not None and self._evaluation.loss.done():
+                    cost = self._record(limit, progress)
+                    due = self.now + max(0.5 * self.cycle * self.records.thinned - cost, cost / EVALUATION_SHARE)
+            self._record_last(limit, progress)
 
     def close(self) -> None:
         """Write rows of what no step used and of what never ended: nothing is applied any more."""
@@ -306,9 +313,30 @@ class Run:
         if self._writer is not None:
             self._writer.write(worker=str(worker), start=began - self._began)
 
-    def _record(self, now: float, limit: float, progress: Progress | None) -> None:
-        loss, records = self.network.loss(self.parameters), self.records
-        records.add(now, loss, self.server.version)
+    def _record_last(self, limit: float, progress: Progress | None) -> None:
+        """Of a run that has ended, the loss where it ended, unless it diverged before."""
+        if self._evaluation is not None:
+            self._record(limit, progress)
+        if self.ended != "diverged" and (not self.ended or self.records.updates[-1] < self.server.version):
+            self._evaluate()
+            self._record(limit, progress)
+
+    def _evaluate(self) -> None:
+        """Begin to compute the loss of the parameters as they are, beside everything else."""
+        parameters = self.parameters.copy()
+
+        def timed() -> tuple[float, float]:
+            began = time.monotonic()
+            return self.network.loss(parameters), time.monotonic() - began
+
+        self._evaluation = _Evaluation(self.now, self.server.version, self._apart.submit(timed))
+
+    def _record(self, limit: float, progress: Progress | None) -> float:
+        """Take down the loss that was begun, once it is there; the seconds it took."""
+        assert self._evaluation is not None
+        (now, version, told), self._evaluation = self._evaluation, None
+        (loss, cost), records = told.result(), self.records
+        records.add(now, loss, version)
         records.deaths = self.fleet.deaths
         if not self.ended:
             self.ended = self._why_stop(now, limit)
@@ -318,10 +346,10 @@ class Run:
             self._trouble = self.fleet.hosts.trouble
             self._warn(f"the task raised {self._trouble} in a worker process; the gradients it had are lost")
         self._hand(
-            self.server.version,
+            version,
             {
                 "loss": loss,
-                "updates per second": self.server.version / now,
+                "updates per second": version / now,
                 "mean staleness": records.mean_staleness,
                 "workers": float(self.fleet.present),
                 "gradients lost": float(self.server.tally.lost),
@@ -331,6 +359,7 @@ class Run:
         )
         if progress:
             progress(min(now / limit, 1.0), self._message(now))
+        return cost
 
     def _hand(self, update: int, metrics: dict[str, float]) -> None:
         """Metrics are not worth a run: where they cannot be told, they are told no more."""
@@ -353,7 +382,7 @@ class Run:
     def _message(self, now: float) -> str:
         loss, workers = self.records.loss[-1], self.study.active_workers
         return (
-            f"loss {loss:.4g}, {self.server.version / now:.1f} updates/s, staleness {self.records.mean_staleness:.2f}, "
+            f"loss {loss:.4g}, {self.server.version / self.now:.1f} updates/s, staleness {self.records.mean_staleness:.2f}, "
             f"{self.fleet.present}/{workers} workers{self.watch.outlook(now, loss)}"
         )
 
