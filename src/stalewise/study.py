@@ -488,6 +488,10 @@ class Study(_Section):
         """The same study under a changed schedule; a value of None takes a field out."""
         return self._with("schedule", changes)
 
+    def with_workload(self, **changes: Any) -> "Study":
+        """The same study of a changed workload."""
+        return self._with("workload", changes)
+
     def with_cluster(self, **changes: Any) -> "Study":
         """The same study on a changed cluster."""
         return self._with("cluster", changes)

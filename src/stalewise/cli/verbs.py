@@ -323,21 +323,36 @@ def _expected(question: Study, expect: str | None, out: Path | None) -> Trajecto
     return None
 
 
-def plan(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None) -> bool:
-    """Choose active workers, learning rate and max_staleness for the study's target, and say why.
+def plan(
+    study: str, /, *, objective: str = "time", price: float = 1.0, most_time: float | None = None,
+    most_cost: float | None = None, most_traffic: float | None = None, margin: float = 0.9,
+    set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
+) -> bool:  # fmt: skip
+    """Choose a schedule for the study's target, and say why.
 
-    What [schedule] gives is held, the rest is searched; the pick is checked in virtual time.
+    What [schedule] gives is held, the rest is searched: of quadratics policy, workers, group, max_staleness, learning
+    rate and momentum, beside published rules; of networks workers, learning rate, synchrony. The pick is checked in
+    virtual time.
 
-    Example: stalewise plan examples/digits.toml --out runs/mine
+    Example: stalewise plan examples/quadratic.toml --objective cost --most-time 60
 
     Args:
         study: Study file (TOML); - reads standard input.
+        objective: What is to be least: time [s], cost (worker-seconds times price) or traffic [bytes]; quadratics.
+        price: Of a worker-second.
+        most_time: Limit on the time to the target [s].
+        most_cost: Limit on the cost.
+        most_traffic: Limit on what is sent, parameters and gradients [bytes].
+        margin: Largest share of the mean-square limit that a learning rate may take; quadratics.
     """
+    from stalewise.planning import Goal
     from stalewise.planning import plan as run
 
+    limits = {"time": most_time, "cost": most_cost, "traffic": most_traffic}
+    goal = Goal(objective, price, **{name: value for name, value in limits.items() if value is not None})
     question = read_study(study, set_)
     with progress_bar("plan") as progress:
-        answer = run(question, seed=seed, progress=progress)
+        answer = run(question, goal=goal, margin=margin, seed=seed, progress=progress)
     files = {"plan.json": to_json(answer.as_dict())}
     if out is not None:
         files["planned.toml"] = study_toml(answer.study, out)
@@ -345,8 +360,10 @@ def plan(study: str, /, *, set_: Set = None, json: Json = False, seed: Seed = 0,
     schedule = answer.study.schedule.model_dump(exclude_none=True, exclude_defaults=True)
     chosen = [f"  {key} = {value!r}" for key, value in schedule.items()]
     others = [f"  {_seconds(a['time_to_target'])}  {_brief(a['schedule'])}  ({a['note']})" for a in answer.alternatives]
+    rules = [f"  {_seconds(a['time_to_target'])}  {a['rule']}  ({a['note']})" for a in answer.baselines]
     say(json, answer.as_dict(), [
         "Schedule:", *chosen, "", "Why:", *(f"  {r}" for r in answer.reasons), "", "Alternatives:", *others[:8],
+        *(["", "Published rules:", *rules] if rules else []),
     ])  # fmt: skip
     return answer.checked.diverges
 

@@ -57,7 +57,7 @@ class _Ages(NamedTuple):
 
 def settle(
     schedules: Sequence[Arrivals], step: ArrayLike, curvature: ArrayLike, noise: ArrayLike, start: ArrayLike,
-    target: ArrayLike,
+    target: ArrayLike, *, limit: ArrayLike | None = None,
 ) -> Settling:  # fmt: skip
     """Limits, noise floors and settling times of all modes under all schedules, without momentum.
 
@@ -68,6 +68,7 @@ def settle(
         noise: Variance of one step's noise in x, learning rate^2 x gradient-noise variance / gradients a step.
         start: Distance at first.
         target: Loss under which each mode is to settle.
+        limit: What `step_limits` said of the schedules, if it is known.
 
     Raises:
         InputError: Shapes do not fit, or a value is negative or not finite.
@@ -90,20 +91,26 @@ def settle(
         raise InputError(f"settle: shapes do not fit {len(schedules)} schedules: {shapes}") from None
     for name, one in zip(fields, shaped[1:], strict=True):
         checks.non_negative(name, float(np.min(one)) if np.isfinite(one).all() else math.nan)
-    limit = np.empty(len(schedules))
+    found = step_limits(schedules) if limit is None else np.asarray(limit, float)
     floor, time = np.empty(shaped[1].shape), np.empty(shaped[1].shape)
     for i, schedule in enumerate(schedules):
-        ages = _ages(schedule)
-        fresh = len(schedule.staleness.pmf) == 1
-        if fresh:
-            limit[i] = 2.0
-        elif schedule.memoryless:
-            limit[i] = memoryless_step_limit((round(schedule.staleness.mean) + 1) * schedule.block) * schedule.block
-        else:
-            limit[i] = _limit(ages.pmf, 1.0 / ages.block) / ages.block
         h, half, held, begun, wanted = (np.array(one[i]) for one in shaped[1:])
-        _settle(ages, limit[i], h, half, held, begun, wanted, floor[i], time[i])
-    return Settling(limit, floor, time)
+        _settle(_ages(schedule), found[i], h, half, held, begun, wanted, floor[i], time[i])
+    return Settling(found, floor, time)
+
+
+def step_limits(schedules: Sequence[Arrivals]) -> Array:
+    """Mean-square limits of h of all schedules, (schedules,), as `settle` knows them."""
+    found = np.empty(len(schedules))
+    for i, schedule in enumerate(schedules):
+        if len(schedule.staleness.pmf) == 1:
+            found[i] = 2.0
+        elif schedule.memoryless:
+            found[i] = memoryless_step_limit((round(schedule.staleness.mean) + 1) * schedule.block) * schedule.block
+        else:
+            ages = _ages(schedule)
+            found[i] = _limit(ages.pmf, 1.0 / ages.block) / ages.block
+    return found
 
 
 def _ages(schedule: Arrivals) -> _Ages:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stalewise.planning.objectives import Spent, traffic_of
 from stalewise.planning.search import (
     Candidate,
     Found,
@@ -43,6 +44,7 @@ class _Trial:
 
     study: Study
     trajectory: Trajectory
+    size: int
 
     @property
     def time(self) -> float:
@@ -53,8 +55,11 @@ class _Trial:
         return reached.high if reached.high is not None else math.inf
 
     def candidate(self, note: str) -> Candidate:
-        mean = self.trajectory.time_to_target.mean
-        return Candidate(self.study, math.inf if mean is None else mean, note)
+        told = self.trajectory
+        time = math.inf if told.time_to_target.mean is None else told.time_to_target.mean
+        rate = told.gradients.computed / told.time[-1] if told.time[-1] > 0 else 0.0
+        traffic = traffic_of(rate, self.size, time)
+        return Candidate(self.study, Spent(time, self.study.active_workers * time, traffic), note)
 
 
 class _Pilots:
@@ -82,6 +87,7 @@ class _Pilots:
                 most_workers=FEWEST,
                 most_cycles=most,
             ),
+            self._network.size,
         )
         self.trials = [t for t in self.trials if t.study.schedule != study.schedule] + [trial]
         self.count += 1

@@ -9,14 +9,16 @@ import numpy as np
 from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.planning.networks import search_network
+from stalewise.planning.objectives import Goal
 from stalewise.planning.quadratics import search_quadratic
-from stalewise.planning.search import Found
+from stalewise.planning.search import MARGIN, Found
 from stalewise.prediction import advise, predict
 from stalewise.protocol.rules import GROUPED
 from stalewise.simulation import simulate
 from stalewise.study import Study
 from stalewise.trajectory import Trajectory
 
+CHECKED = 2.0  # times the predicted time, simulated
 Progress = Callable[[float, str], None]
 
 
@@ -31,6 +33,8 @@ class Plan:
         alternatives: Other schedules tried: {schedule, time_to_target, note}, best first.
         reasons: Why, in sentences.
         stay_synchronous: Whether no asynchronous schedule tried beats the best synchronous one.
+        baselines: What published rules say: {rule, source, schedule, time_to_target, cost, traffic, note}.
+        front: Schedules that none tried beats in time, cost and traffic at once, like the alternatives.
     """
 
     study: Study
@@ -39,6 +43,8 @@ class Plan:
     alternatives: list[dict[str, Any]]
     reasons: list[str]
     stay_synchronous: bool
+    baselines: list[dict[str, Any]]
+    front: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -49,17 +55,24 @@ class Plan:
             "alternatives": self.alternatives,
             "reasons": self.reasons,
             "stay_synchronous": self.stay_synchronous,
+            "baselines": self.baselines,
+            "front": self.front,
         }
 
 
-def plan(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Plan:
-    """Choose active workers, learning rate and staleness threshold for a study's target.
+def plan(
+    study: Study, *, goal: Goal | None = None, margin: float = MARGIN, seed: int = 0, progress: Progress | None = None
+) -> Plan:
+    """Choose a schedule for a study's target.
 
-    What ``[schedule]`` gives is held; what it leaves out is searched, up to ``cluster.workers``. Quadratics are
-    searched by mathematics, networks by pilots with few workers. The pick is checked by `simulate`.
+    What ``[schedule]`` gives is held; what it leaves out is searched, up to ``cluster.workers``. Of quadratics that is
+    policy, active workers, group, staleness threshold, learning rate and momentum, by mathematics; of networks active
+    workers, learning rate and synchrony, by pilots with few workers. The pick is checked by `simulate`.
 
     Args:
         study: Its schedule may be empty.
+        goal: What is to be least, and limits; time unless given. Networks: time alone.
+        margin: Largest share of the mean-square limit that a learning rate may take, above 0, below 1. Quadratics.
         seed: Of pilots and simulations.
         progress: Called with the fraction done and a message.
 
@@ -73,12 +86,22 @@ def plan(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Pl
     if held.trigger > 0:
         raise InputError(f"schedule.trigger cannot be planned for yet, got {held.trigger:g}; leave it out, or simulate")
     say = progress or (lambda _fraction, _message: None)
-    search = search_quadratic if study.workload.is_quadratic else search_network
-    found = search(study, seed, lambda share, message: say(0.6 * share, message))
+    goal = goal or Goal()
+    if not 0.0 < margin < 1.0:
+        raise InputError(f"margin must be above 0 and below 1, got {margin:g}")
+    if study.workload.is_quadratic:
+        found = search_quadratic(study, seed, lambda share, message: say(0.6 * share, message), goal, margin)
+    elif goal != Goal(price=goal.price):
+        raise InputError(f"a network is planned for time alone, got objective {goal.objective!r} or a limit")
+    else:
+        found = search_network(study, seed, lambda share, message: say(0.6 * share, message))
     say(0.6, "predicting the pick")
     predicted = predict(found.study, seed=seed)
     say(0.7, "checking the pick in virtual time")
-    checked = simulate(found.study, seed=seed)
+    said = predicted.time_to_target.mean
+    checked = simulate(found.study, seed=seed, horizon=None if said is None else CHECKED * said)
+    if said is not None and checked.time_to_target.mean is None and not checked.diverges:
+        checked = simulate(found.study, seed=seed)
     say(1.0, "done")
     return Plan(
         study=found.study,
@@ -87,6 +110,8 @@ def plan(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Pl
         alternatives=found.alternatives,
         reasons=[*found.reasons, *_advice(found.study, predicted, seed), _verdict(predicted, checked)],
         stay_synchronous=found.stay_synchronous,
+        baselines=found.baselines,
+        front=found.front,
     )
 
 

@@ -1,11 +1,16 @@
 """Search for a quadratic's schedule, by mathematics alone."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scipy import optimize
 
+from stalewise.planning.knobs import fastest_first, neighbours, structures
+from stalewise.planning.objectives import Goal, Spent, front, spent
+from stalewise.planning.questions import what_limits
+from stalewise.planning.rules import RULES, facts_of, under_rule
 from stalewise.planning.search import (
     MARGIN,
     Candidate,
@@ -14,19 +19,24 @@ from stalewise.planning.search import (
     guard_sentence,
     many,
     percent,
-    policies,
     rank,
+    rounded,
     synchronous_sentence,
-    under,
 )
+from stalewise.planning.shortlist import Guess, guess, look
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
-from stalewise.protocol.rules import ONE_EACH
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 
-STEADY = 1.02  # fewer workers are preferred as long as they cost no more than this factor
-RATIO = 0.6
+STEADY = 1.02  # fewer workers, and no momentum, are preferred as long as they cost no more than this factor
+FINALISTS = 3  # policies that are tuned
+WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
+NEAR = 2.0  # times the best rough guess
+STRIDES = 4  # to neighbouring structures
+MOMENTA, BOOST = (0.5, 0.8, 0.9, 0.95), 1.2
+SYNCHRONOUS = ("sync", "k-sync", "k-batch-sync", "rennala")  # nothing stale is applied
+Say = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class _Tuned:
         """Whether it settles, but later than the search looked."""
         return not math.isfinite(self.time) and self.floor < self.study.target.loss and math.isfinite(self.longest)
 
-    def candidate(self) -> Candidate:
+    def candidate(self, search: "_Search") -> Candidate:
         if math.isfinite(self.time):
             note = f"{percent(self.share)} of the mean-square limit, noise floor {self.floor:.3g}"
         elif self.unresolved:
@@ -58,104 +68,172 @@ class _Tuned:
             note = f"does not settle; noise floor {self.floor:.3g}"
         else:
             note = "diverges"
-        return Candidate(self.study, self.time, note)
+        return Candidate(self.study, search.spent(self), note)
 
 
-def search_quadratic(study: Study, seed: int, say: Callable[[float, str], None]) -> Found:
-    """Tune every number of workers under the policy and in synchrony, then the staleness threshold of the best."""
+def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: float = MARGIN) -> Found:
+    """Look at every structure roughly, tune the best of a few policies, then momentum and threshold."""
     held = study.schedule
-    tried = policies(study)
-    own = tried[0]
-    counts = [held.active_workers] if held.active_workers else _counts(study.cluster.workers)
-    counts = [n for n in counts if n >= held.group] if own in ONE_EACH else counts
-    tuned: dict[str, list[_Tuned]] = {policy: [] for policy in tried}
-    best = dict.fromkeys(tried, math.inf)
-    for done, (policy, workers) in enumerate((p, n) for p in tried for n in counts):
-        say(done / (len(tried) * len(counts)), f"{policy} with {many(workers)}")
-        tuned[policy].append(_tune(under(study, policy, workers), seed, best[policy]))
-        best[policy] = min(best[policy], tuned[policy][-1].time)
-    picks = {policy: _fewest(rows) for policy, rows in tuned.items()}
-    synchronous = picks["sync"].time
-    stay = own == "sync" or synchronous <= picks[own].time
-    pick = picks["sync"] if stay and held.policy is None else picks[own]
-    reasons = [_headline(pick, tuned[pick.study.policy]), _learning_rate(pick, held.learning_rate is not None)]
+    study, reordered = fastest_first(study)
+    search = _Search(study, seed, goal, margin)
+    guesses = look(structures(study), seed, margin, lambda share, message: say(0.6 * share, message))
+    guesses.sort(key=search.order)
+    by_policy: dict[str, list[Guess]] = {}
+    for one in guesses:
+        by_policy.setdefault(one.study.policy, []).append(one)
+    stale = next((policy for policy in by_policy if policy not in SYNCHRONOUS), "async")
+    leading = [] if held.policy else [*by_policy][:FINALISTS]
+    finalists: list[str] = list(dict.fromkeys([held.policy or stale, "sync", *leading]))
+    tuned: dict[str, _Tuned] = {}
+    for done, policy in enumerate(finalists):
+        say(0.6 + 0.3 * done / len(finalists), f"tuning {policy}")
+        best = search.fewest(by_policy[policy])
+        tuned[policy] = search.tune(best)
+        if search.order(best) <= search.near(guesses[0]):
+            tuned[policy] = search.inert(search.refined(tuned[policy]))
+    own = min((row for name, row in tuned.items() if name == held.policy or not _fresh(name)), key=search.order)
+    synchronous = min((row for name, row in tuned.items() if _fresh(name)), key=search.order)
+    stay = _fresh(own.study.policy) or search.order(synchronous) <= search.order(own)
+    pick = synchronous if stay and held.policy is None else own
+    reasons = [_headline(pick, search), *_more_or_fewer(pick, search)]
+    reasons.append(_learning_rate(pick, held.learning_rate is not None))
+    if reordered:
+        reasons.append("Workers are numbered by their speed, so that those that take part are the fastest.")
     final = pick
     if pick.study.policy == "async" and held.max_staleness is None and pick.workers > 1:
         final, sentence = _threshold(pick, seed)
         reasons.append(sentence)
     reasons.append(_floor_sentence(final))
-    if own != "sync":
-        reasons.append(synchronous_sentence(picks[own].time, synchronous))
-    others = [row.candidate() for rows in tuned.values() for row in rows if row is not pick]
-    return Found(final.study, rank(others), reasons, stay)
+    reasons += what_limits(final.study, seed, margin)
+    if held.policy != "sync":
+        reasons.append(synchronous_sentence(own.time, synchronous.time))
+    say(0.95, "published rules")
+    rows = [*(row for row in tuned.values() if row is not pick), *guesses]
+    others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
+    every = [*tuned.values(), *guesses]
+    best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
+    return Found(final.study, rank(others), reasons, stay, search.baselines(), best)
 
 
-def _counts(most: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, ... up to ``most`` and ``most`` itself."""
-    counts, step = {1, most}, 1
-    while step <= most:
-        counts |= {n for n in (step, 3 * step // 2) if 1 <= n <= most}
-        step *= 2
-    return sorted(counts)
+def _fresh(policy: str) -> bool:
+    """Whether nothing stale is applied."""
+    return policy in SYNCHRONOUS
 
 
-def _tune(study: Study, seed: int, best: float) -> _Tuned:
-    """Best learning rate below the margin: down a ladder, then refined between its neighbours."""
-    probe = study if study.schedule.learning_rate else study.with_schedule(learning_rate=1.0)
-    timing = arrivals(probe, seed=seed)
-    limit = learning_rate_limit(study, timing).mean_square
-    longest = 4.0 * best
+class _Search:
+    """What all steps of a search share: the study, what is to be saved, and how candidates compare."""
 
-    def evaluate(rate: float) -> _Tuned:
-        at = study.with_schedule(learning_rate=rate)
-        time, floor = settling(at, timing, longest=longest)
-        return _Tuned(at, timing, time, floor, rate / limit, longest)
+    def __init__(self, study: Study, seed: int, goal: Goal, margin: float) -> None:
+        self.study, self.seed, self.goal, self.margin = study, seed, goal, margin
+        self.size = len(study.workload.modes().eigenvalues)
 
-    if study.schedule.learning_rate:
-        return evaluate(study.learning_rate)
-    tried = []
-    for rate in _ladder(MARGIN * limit):
-        tried.append(evaluate(rate))
-        top = min(tried, key=_order)
-        if math.isfinite(top.time) and tried[-1].time > 1.5 * top.time:
-            break
-    top = min(tried, key=_order)
-    if not math.isfinite(top.time):
-        return top
-    middle = math.log(top.study.learning_rate)
-    width = -math.log(RATIO)
-    bounds = (middle - width, min(middle + width, math.log(MARGIN * limit)))
+    def spent(self, row: "Guess | _Tuned") -> Spent:
+        """What it takes."""
+        return spent(row.timing, row.study.active_workers, self.size, row.time, self.goal.price)
 
-    def log_time(log_rate: float) -> float:
-        tried.append(evaluate(_round(math.exp(log_rate))))
-        return min(tried[-1].time, 1e300)
+    def order(self, row: "Guess | _Tuned") -> tuple[float, float, float]:
+        """Least is best; of those that never settle the lowest floor."""
+        return *self.goal.order(self.spent(row)), row.floor
 
-    optimize.minimize_scalar(log_time, bounds=bounds, method="bounded", options={"maxiter": 12})
-    return min(tried, key=_order)
+    def candidate(self, row: "Guess | _Tuned") -> Candidate:
+        """For the tables."""
+        if isinstance(row, _Tuned):
+            return row.candidate(self)
+        note = "rough estimate" if math.isfinite(row.time) else "does not settle, roughly"
+        return Candidate(row.study, self.spent(row), note)
 
+    def near(self, best: Guess) -> tuple[float, float, float]:
+        """What a guess may take to be worth refining."""
+        over, least, _ = self.order(best)
+        return over, NEAR * least, math.inf
 
-def _ladder(top: float) -> Iterator[float]:
-    rate = top
-    for _ in range(24):
-        yield _round(rate)
-        rate *= RATIO
+    def fewest(self, guesses: Sequence[Guess]) -> Guess:
+        """Of one policy, best first: the fewest workers within 2 % of the best."""
+        over, least, _ = self.order(guesses[0])
+        if not math.isfinite(least):
+            return guesses[0]
+        near = [one for one in guesses if self.order(one)[0] <= over and self.order(one)[1] <= STEADY * least]
+        return min(near, key=lambda one: one.study.active_workers)
 
+    def tune(self, about: Guess) -> "_Tuned":
+        """The best learning rate near the guessed one, below the margin."""
+        limit = learning_rate_limit(about.study, about.timing).mean_square
+        longest = 4.0 * about.time
 
-def _round(rate: float) -> float:
-    """Three significant digits: a learning rate people can read."""
-    return float(f"{rate:.3g}")
+        def evaluate(rate: float) -> _Tuned:
+            at = about.study.with_schedule(learning_rate=rate)
+            time, floor = settling(at, about.timing, longest=longest)
+            return _Tuned(at, about.timing, time, floor, rate / limit, longest)
 
+        if self.study.schedule.learning_rate:
+            return evaluate(self.study.learning_rate)
+        top = self.margin * limit
+        tried = [evaluate(rounded(min(about.study.learning_rate, top)))]
+        middle = math.log(tried[0].study.learning_rate)
+        while not math.isfinite(tried[-1].time) and len(tried) < LOWER:
+            middle -= WIDTH
+            tried.append(evaluate(rounded(math.exp(middle))))
+        low, high = middle - WIDTH, min(middle + WIDTH, math.log(top))
 
-def _order(row: _Tuned) -> tuple[float, float]:
-    return row.time, row.floor
+        def log_time(log_rate: float) -> float:
+            tried.append(evaluate(rounded(math.exp(log_rate))))
+            return min(tried[-1].time, 1e300)
 
+        if math.isfinite(tried[-1].time) and low < high:
+            options = {"maxiter": STEPS, "xatol": 0.03}
+            optimize.minimize_scalar(log_time, bounds=(low, high), method="bounded", options=options)
+        return min(tried, key=lambda row: (row.time, row.floor))
 
-def _fewest(rows: list[_Tuned]) -> _Tuned:
-    """The fewest workers within 2 % of the best time; if nothing settles, the lowest floor."""
-    best = min(rows, key=_order)
-    if not math.isfinite(best.time):
+    def open(self, study: Study) -> Study:
+        """The same structure with learning rate and momentum as open as they were."""
+        held = self.study.schedule
+        return study.with_schedule(
+            learning_rate=held.learning_rate, momentum=held.momentum, nesterov=held.nesterov or None
+        )
+
+    def refined(self, row: "_Tuned") -> "_Tuned":
+        """Neighbours in workers or group, as long as one looks better by more than 1 %; the last one tuned."""
+        here = guess(self.open(row.study), row.timing, self.margin)
+        first = here
+        for _ in range(STRIDES):
+            near = look(neighbours(self.open(here.study), self.study), self.seed, self.margin)
+            best = min(near, key=self.order, default=here)
+            (over, least, _), (limit, now, _) = self.order(best), self.order(here)
+            if over > limit or least > 0.99 * now:
+                break
+            here = best
+        return row if here is first else min(row, self.tune(here), key=self.order)
+
+    def inert(self, row: "_Tuned") -> "_Tuned":
+        """The same with momentum, where that is left open, as long as more of it saves more than 2 %."""
+        held = self.study.schedule
+        if {"momentum", "nesterov"} & held.model_fields_set or held.learning_rate or not math.isfinite(row.time):
+            return row
+        best = row
+        for momentum in MOMENTA:
+            rate = rounded(row.study.learning_rate * (1.0 - momentum) * BOOST)
+            at = row.study.with_schedule(momentum=momentum, learning_rate=rate)
+            tuned = self.tune(Guess(at, row.timing, best.time, row.floor))
+            if not self.order(tuned)[1] < self.order(best)[1] / STEADY:
+                break
+            best = tuned
         return best
-    return min((row for row in rows if row.time <= STEADY * best.time), key=lambda row: row.workers)
+
+    def baselines(self) -> list[dict[str, Any]]:
+        """Published rules on the same study; none where the learning rate is given."""
+        if self.study.schedule.learning_rate:
+            return []
+        plain = dict.fromkeys(("max_staleness", "on_stale", "group", "momentum", "nesterov"))
+        (one,) = look([self.study.with_schedule(**plain, policy="async", active_workers=1)], self.seed, self.margin)
+        facts, found = facts_of(self.study, self.tune(one).study.learning_rate), []
+        for rule in RULES:
+            at = under_rule(self.study, rule, facts)
+            if at is not None:
+                timing = arrivals(at, seed=self.seed)
+                time, floor = settling(at, timing, longest=20.0 * one.time)
+                row = _Tuned(at, timing, time, floor, at.learning_rate / learning_rate_limit(at, timing).mean_square)
+                found.append({"rule": rule.name, "source": rule.source, **self.candidate(row).as_dict()})
+        return found
 
 
 def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
@@ -180,7 +258,7 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
     return guarded, guard_sentence(bound, pick.workers)
 
 
-def _headline(pick: _Tuned, rows: list[_Tuned]) -> str:
+def _headline(pick: _Tuned, search: _Search) -> str:
     if not math.isfinite(pick.floor):
         return (
             f"No schedule tried is stable: {pick.study.policy} with {many(pick.workers)} diverges at learning rate "
@@ -191,34 +269,46 @@ def _headline(pick: _Tuned, rows: list[_Tuned]) -> str:
             f"No schedule tried settles below the target {pick.study.target.loss:g}; the closest is "
             f"{pick.study.policy} with {many(pick.workers)}, whose loss settles at {pick.floor:.4g}."
         )
-    text = f"{pick.study.policy} with {many(pick.workers)} reaches {pick.study.target.loss:g} in {pick.time:.4g} s."
+    taken = search.spent(pick)
+    text = (
+        f"{pick.study.policy} with {many(pick.workers)} reaches {pick.study.target.loss:g} in {pick.time:.4g} s, for "
+        f"{pick.workers * pick.time:.4g} worker-seconds and {taken.traffic:.3g} bytes."
+    )
+    if not search.goal.holds(taken):
+        text += " No schedule tried keeps all limits; this one is nearest."
     limit = pick.study.target.time_limit
     if limit and pick.time > limit:
-        text += f" That is the fastest, and still past the time limit of {limit:g} s."
-    fewer = [row for row in rows if row.workers < pick.workers]
-    more = [row for row in rows if row.workers > pick.workers]
-    if fewer:
-        text += f" {_compare(fewer[-1], pick)}."
-    if more:
-        text += f" {_compare(more[0], pick)}: {_why_not_more(more[0], pick)}."
+        text += f" That is the best, and still past the time limit of {limit:g} s."
     return text
 
 
-def _why_not_more(row: _Tuned, pick: _Tuned) -> str:
-    if row.time < pick.time:
-        return f"not worth the workers, a plan takes the fewest within {100 * (STEADY - 1):.0f} % of the best"
-    if pick.study.policy == "sync":
-        return "every step waits for the slowest of more workers"
-    return "staleness grows with the update rate, so the learning rate must fall"
+def _more_or_fewer(pick: _Tuned, search: _Search) -> list[str]:
+    """What one worker more would do, and half of them, by the rough look."""
+    open_ = search.open(pick.study)
+    here = guess(open_, pick.timing, search.margin)
+    if not math.isfinite(min(pick.time, here.time)) or search.study.schedule.active_workers:
+        return []
+    found = []
+    for workers in (pick.workers // 2, pick.workers + 1):
+        if not 1 <= workers <= search.study.cluster.workers or pick.study.schedule.group > 1:
+            continue
+        (row,) = look([open_.with_schedule(active_workers=workers)], search.seed, search.margin)
+        which = f"A {workers}{_ordinal(workers)} worker" if workers > pick.workers else f"With {workers}"
+        if not math.isfinite(row.time):
+            found.append(
+                f"{which} would keep it from settling" if workers > pick.workers else f"{which} it would not settle"
+            )
+            continue
+        sooner, time = row.timing.rate / here.timing.rate - 1, row.time / here.time - 1
+        old, new = here.timing.staleness.mean, row.timing.staleness.mean
+        aged = f" and {100 * (new / old - 1):+.0f} % staleness" if old > 0 else ""
+        found.append(f"{which}: {100 * sooner:+.1f} % updates a second{aged}, {100 * time:+.1f} % time")
+    return [f"{'; '.join(found)} (rough estimates)."] if found else []
 
 
-def _compare(row: _Tuned, pick: _Tuned) -> str:
-    if row.unresolved:
-        return f"With {row.workers} it would take more than {row.longest:.4g} s"
-    if not math.isfinite(row.time):
-        return f"With {row.workers} it would not settle"
-    change = 100 * (row.time / pick.time - 1)
-    return f"With {row.workers} it would take {row.time:.4g} s ({change:+.1f} %)"
+def _ordinal(number: int) -> str:
+    """st, nd, rd, th."""
+    return "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
 def _learning_rate(pick: _Tuned, fixed: bool) -> str:

@@ -1,9 +1,10 @@
 """What a search hands back, and what both searches say in the same words."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from stalewise.planning.objectives import Spent
 from stalewise.staleness import Arrivals
 from stalewise.study import Study
 
@@ -13,29 +14,37 @@ MARGIN = 0.9  # of the mean-square limit: the most a plan uses
 
 @dataclass(frozen=True)
 class Candidate:
-    """A schedule tried: its study, settling time [s] (infinite if it never settles) and a remark."""
+    """A schedule tried: its study, what it takes (infinite if it never settles) and a remark."""
 
     study: Study
-    time: float
+    spent: Spent
     note: str
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "schedule": self.study.schedule.model_dump(exclude_none=True),
-            "time_to_target": self.time if math.isfinite(self.time) else None,
+            "time_to_target": _finite(self.spent.time),
+            "cost": _finite(self.spent.cost),
+            "traffic": _finite(self.spent.traffic),
             "note": self.note,
         }
 
 
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 @dataclass(frozen=True)
 class Found:
-    """The pick of a search."""
+    """The pick of a search, published rules beside it, and what no other schedule tried beats in all that it takes."""
 
     study: Study
     alternatives: list[dict[str, Any]]
     reasons: list[str]
     stay_synchronous: bool
+    baselines: list[dict[str, Any]] = field(default_factory=list)
+    front: list[dict[str, Any]] = field(default_factory=list)
 
 
 def many(workers: int) -> str:
@@ -98,6 +107,11 @@ def synchronous_sentence(asynchronous: float, synchronous: float, *, tie: bool =
     return f"Synchronous training would take {synchronous:.4g} s, {ratio:.2f} times as long{tail}."
 
 
+def rounded(rate: float) -> float:
+    """Three significant digits: a learning rate people can read."""
+    return float(f"{rate:.3g}")
+
+
 def rank(candidates: list[Candidate]) -> list[dict[str, Any]]:
     """Alternatives as plain values, best first."""
-    return [c.as_dict() for c in sorted(candidates, key=lambda c: c.time)]
+    return [c.as_dict() for c in sorted(candidates, key=lambda c: c.spent.time)]

@@ -256,12 +256,23 @@ def _second_moment(
     start, how = math.sqrt(square), inertia.filter(timing.block)
     if timing.memoryless:
         return memoryless_second_moment(h, noise, start, round(timing.staleness.mean) + 1, updates, how)
+    if len(timing.staleness.pmf) == 1 and inertia == Inertia():
+        return _fresh(h, noise, square, updates)
     measured = dispersion(timing, inertia) if weight is None else None
     share = jitter_weight(h, timing, inertia) if weight is None else weight
     if measured is None or h < ALONG * measured.limit or h >= measured.limit:
         return transient(h, noise, start, timing.staleness, share, updates, how).second
     held = transient(h, noise, 0.0, timing.staleness, share, updates, how).second
     return held + square * decay_along(h, timing, updates, inertia)
+
+
+def _fresh(h: float, noise: float, square: float, updates: int) -> Array:
+    """Second moment of a mode whose gradients are never stale."""
+    ratio = (1.0 - h) ** 2
+    with np.errstate(over="ignore"):
+        left = ratio ** np.arange(updates + 1.0)
+    held = noise * (1.0 - left) / (1.0 - ratio) if noise > 0.0 and ratio != 1.0 else noise * np.arange(updates + 1.0)
+    return square * left + held
 
 
 def _noise_response(h: float, timing: Arrivals, weight: float | None, updates: int, inertia: Inertia) -> Array:

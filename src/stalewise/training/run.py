@@ -380,9 +380,9 @@ class Run:
         return "limit" if now >= limit else ""
 
     def _message(self, now: float) -> str:
-        loss, workers = self.records.loss[-1], self.study.active_workers
+        loss, workers, rate = self.records.loss[-1], self.study.active_workers, self.server.version / self.now
         return (
-            f"loss {loss:.4g}, {self.server.version / self.now:.1f} updates/s, staleness {self.records.mean_staleness:.2f}, "
+            f"loss {loss:.4g}, {rate:.1f} updates/s, staleness {self.records.mean_staleness:.2f}, "
             f"{self.fleet.present}/{workers} workers{self.watch.outlook(now, loss)}"
         )
 

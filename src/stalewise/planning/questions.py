@@ -1,0 +1,126 @@
+"""What a plan would be if something were otherwise: what limits it, how flat it is, what is worth measuring better.
+
+All answers are ratios of the rough times of `shortlist`, without momentum, each with a learning rate of its own unless
+it says so.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from stalewise.delays import Gamma, parse_delay
+from stalewise.delays.fitting.families import scaled
+from stalewise.errors import InputError
+from stalewise.planning.shortlist import Guess, guess
+from stalewise.staleness import Arrivals, StalenessLaw, arrivals
+from stalewise.study import Study
+
+LINKS = ("service", "download", "upload")
+UNSURE = {"curvature": 1.2, "gradient noise": 1.5, "spread of the delays": 1.3}  # a factor up and down
+FLAT = 1.05  # of the best time
+FACTORS = np.geomspace(0.25, 4.0, 25)
+
+
+def what_limits(study: Study, seed: int, margin: float) -> list[str]:
+    """Sentences: what limits the run, what a faster link buys, how flat the optimum is, what to measure better.
+
+    Args:
+        study: The pick, with its learning rate.
+        seed: Of staleness that is counted.
+        margin: Of the mean-square limit.
+    """
+    timing = arrivals(study, seed=seed)
+    free = study.with_schedule(learning_rate=None, momentum=None, nesterov=None)
+    here = guess(free, timing, margin)
+    if not math.isfinite(here.time):
+        return []
+    said = [_limits(free, here, seed, margin), _flat(here, margin), _unsure(here, seed, margin)]
+    return [one for one in said if one]
+
+
+def _limits(free: Study, here: Guess, seed: int, margin: float) -> str:
+    """What could be saved: compute twice as fast, a link twice as fast, no staleness, no noise."""
+    saved = {}
+    if len(here.timing.staleness.pmf) > 1:
+        fresh = replace(here.timing, staleness=StalenessLaw(np.ones(1), "none"), memoryless=False)
+        saved["staleness (none at the same update rate)"] = guess(free, fresh, margin).time
+    if free.workload.modes().noisy:
+        quiet = free.with_workload(gradient_noise=0.0, noise_growth=0.0)
+        saved["gradient noise (none)"] = guess(quiet, here.timing, margin).time
+    linked = _halved(free)
+    if linked is not None:
+        faster = guess(linked, arrivals(linked.with_schedule(learning_rate=1.0), seed=seed), margin).time
+        saved["the link (twice as fast)"] = faster
+        saved["compute (twice as fast)"] = 0.5 * here.time * here.time / max(faster, 0.5 * here.time)
+    else:
+        saved["compute (twice as fast)"] = 0.5 * here.time
+    order = sorted(saved, key=saved.__getitem__)
+    parts = [f"{name} {100 * (saved[name] / here.time - 1):+.0f} %" for name in order]
+    return f"What limits this run, as time saved without it: {', '.join(parts)} (rough estimates)."
+
+
+def _halved(study: Study) -> Study | None:
+    """The study on links twice as fast; None without links, or where a law of theirs cannot be scaled."""
+    changes = {}
+    for name in LINKS:
+        text = getattr(study.cluster, name)
+        try:
+            law = parse_delay(text, folder=study.cluster._folder)
+            if law.mean > 0:
+                changes[name] = str(scaled(law, 0.5))
+        except (InputError, KeyError):
+            return None
+    return study.with_cluster(**changes) if changes else None
+
+
+def _flat(here: Guess, margin: float) -> str:
+    """Between which factors of the learning rate the time is within 5 % of the best."""
+    rates = here.study.learning_rate * FACTORS
+    times = [guess(here.study.with_schedule(learning_rate=float(rate)), here.timing, margin).time for rate in rates]
+    good = FACTORS[np.array(times) <= FLAT * min(times)]
+    low, high = good.min(), good.max()
+    return (
+        f"The optimum is {'flat' if high > 2.5 * low else 'narrow'}: learning rates from {low:.2g} to {high:.2g} times "
+        f"this one take at most {100 * (FLAT - 1):.0f} % longer than the best (rough estimates, without momentum)."
+    )
+
+
+def _unsure(here: Guess, seed: int, margin: float) -> str:
+    """Regret of keeping the learning rate where what was assumed is wrong."""
+    found = {}
+    for name, factor in UNSURE.items():
+        regrets = [
+            guess(other, timing, margin).time / best.time - 1
+            for other, timing in _others(here, name, factor, seed)
+            if math.isfinite((best := guess(other.with_schedule(learning_rate=None), timing, margin)).time)
+        ]
+        if regrets:
+            found[name] = max(regrets)
+    if not found:
+        return ""
+    worst = max(found, key=found.__getitem__)
+    parts = [
+        f"{name} {UNSURE[name]:g} times larger or smaller: {'diverges' if math.isinf(loss) else f'{100 * loss:+.0f} %'}"
+        for name, loss in found.items()
+    ]
+    ending = (
+        f" Measure the {worst} better first." if found[worst] > FLAT - 1 else " No measurement would change it much."
+    )
+    return f"Regret of this learning rate if the study is wrong ({'; '.join(parts)}).{ending}"
+
+
+def _others(here: Guess, name: str, factor: float, seed: int) -> Iterator[tuple[Study, Arrivals]]:
+    """Studies in which that is larger and smaller, with their arrivals."""
+    study, spectrum = here.study, here.study.workload.modes()
+    for by in (factor, 1.0 / factor):
+        if name == "curvature":
+            yield study.with_workload(eigenvalues=(by * spectrum.eigenvalues).tolist()), here.timing
+        elif name == "gradient noise" and spectrum.noise.any():
+            yield study.with_workload(gradient_noise=(by * spectrum.noise).tolist()), here.timing
+        elif name == "spread of the delays":
+            law = study.workers().law
+            if law is not None and 0.02 < law.cv * by < 3.0 and study.cluster.service_law().mean == 0:
+                other = study.with_delay(Gamma(law.mean, (by * law.cv) ** -2))
+                yield other, arrivals(other, seed=seed)
