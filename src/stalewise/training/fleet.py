@@ -21,7 +21,7 @@ from stalewise.training.lines import Arrival, Lines
 from stalewise.training.memory import Memory, Slots
 
 Vector = NDArray[np.float32]
-SPARE = 4  # rows of memory besides one a worker: the version now, the next one, and two for checkpoints
+SPARE = 5  # rows of memory besides one a worker: the version now, the next one, one whose loss is computed, two more
 BY_VALUE = 1 << 20  # parameters of at most so many bytes go inside the Ray call
 FIRST_WAIT = 600.0  # for the first process, which may have a large data set to read [s]
 OTHERS_WAIT = 60.0  # for the others, once one is there [s]

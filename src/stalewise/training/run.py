@@ -51,10 +51,14 @@ WAITS = 0.1  # at most, for something to happen [s]
 
 
 class _Evaluation(NamedTuple):
-    """A loss that is being computed: of the parameters at that time [s] and version; the loss, and what it took [s]."""
+    """A loss that is being computed: of the parameters at that time [s], their version and row of memory.
+
+    ``loss`` will be the loss, and what it took [s].
+    """
 
     time: float
     version: int
+    row: int
     loss: Future[tuple[float, float]]
 
 
@@ -323,19 +327,21 @@ class Run:
 
     def _evaluate(self) -> None:
         """Begin to compute the loss of the parameters as they are, beside everything else."""
-        parameters = self.parameters.copy()
+        row, parameters = self._row, self.parameters
+        self.fleet.hold(row)
 
         def timed() -> tuple[float, float]:
             began = time.monotonic()
             return self.network.loss(parameters), time.monotonic() - began
 
-        self._evaluation = _Evaluation(self.now, self.server.version, self._apart.submit(timed))
+        self._evaluation = _Evaluation(self.now, self.server.version, row, self._apart.submit(timed))
 
     def _record(self, limit: float, progress: Progress | None) -> float:
         """Take down the loss that was begun, once it is there; the seconds it took."""
         assert self._evaluation is not None
-        (now, version, told), self._evaluation = self._evaluation, None
+        (now, version, row, told), self._evaluation = self._evaluation, None
         (loss, cost), records = told.result(), self.records
+        self.fleet.release(row)
         records.add(now, loss, version)
         records.deaths = self.fleet.deaths
         if not self.ended:
