@@ -154,10 +154,10 @@ def main():
             if one["time"] is None:
                 print(f"{one['seed']:>3}  the plan says never ({one['took']:.1f} s)", flush=True)
                 continue
-            regret = one["time"] / min(one["best"], one["time"]) - 1
+            how = f"plan {one['time']:.4g} s (said {one['said']:.4g}, CPU {one['took']:.1f} s) {one['pick']}"
+            regret = 100 * (one["time"] / min(one["best"], one["time"]) - 1)
             print(
-                f"{one['seed']:>3}  regret {100 * regret:6.1f} %  plan {one['time']:.4g} s (said {one['said']:.4g}, CPU "
-                f"{one['took']:.1f} s) {one['pick']}  best of grid {one['best']:.4g} s {one['against']}",
+                f"{one['seed']:>3}  regret {regret:6.1f} %  {how}  grid {one['best']:.4g} s {one['against']}",
                 flush=True,
             )
     done = [one for one in rows if one["time"] is not None]
@@ -165,9 +165,8 @@ def main():
     print(
         f"\nregret: median {100 * np.median(regrets):.1f} %, 95th percentile {100 * np.quantile(regrets, 0.95):.1f} %"
     )
-    print(
-        f"CPU of a plan: median {np.median([one['took'] for one in done]):.1f} s, most {max(o['took'] for o in done):.1f} s"
-    )
+    took = [one["took"] for one in done]
+    print(f"CPU of a plan: median {np.median(took):.1f} s, most {max(took):.1f} s")
     for rule in RULES:
         ratios = [(one["rules"].get(rule.name) or math.inf) / one["time"] for one in done]
         print(f"{rule.name}: median {np.median(ratios):.2f} times the plan's time, never in {np.isinf(ratios).sum()}")

@@ -88,8 +88,9 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     for done, policy in enumerate(finalists):
         say(0.6 + 0.3 * done / len(finalists), f"tuning {policy}")
         best = search.fewest(by_policy[policy])
-        tuned[policy] = search.tune(best)
-        if search.order(best) <= search.near(guesses[0]):
+        near = search.order(best) <= search.near(guesses[0])
+        tuned[policy] = search.tune(best, steps=STEPS if near else 0)
+        if near:
             tuned[policy] = search.inert(search.refined(tuned[policy]))
     own = min((row for name, row in tuned.items() if name == held.policy or not _fresh(name)), key=search.order)
     synchronous = min((row for name, row in tuned.items() if _fresh(name)), key=search.order)
@@ -155,8 +156,8 @@ class _Search:
         near = [one for one in guesses if self.order(one)[0] <= over and self.order(one)[1] <= STEADY * least]
         return min(near, key=lambda one: one.study.active_workers)
 
-    def tune(self, about: Guess) -> "_Tuned":
-        """The best learning rate near the guessed one, below the margin."""
+    def tune(self, about: Guess, steps: int = STEPS) -> "_Tuned":
+        """The best learning rate near the guessed one, below the margin, in so many steps."""
         limit = learning_rate_limit(about.study, about.timing).mean_square
         longest = 4.0 * about.time
 
@@ -179,8 +180,8 @@ class _Search:
             tried.append(evaluate(rounded(math.exp(log_rate))))
             return min(tried[-1].time, 1e300)
 
-        if math.isfinite(tried[-1].time) and low < high:
-            options = {"maxiter": STEPS, "xatol": 0.03}
+        if math.isfinite(tried[-1].time) and low < high and steps:
+            options = {"maxiter": steps, "xatol": 0.03}
             optimize.minimize_scalar(log_time, bounds=(low, high), method="bounded", options=options)
         return min(tried, key=lambda row: (row.time, row.floor))
 
@@ -229,9 +230,7 @@ class _Search:
         for rule in RULES:
             at = under_rule(self.study, rule, facts)
             if at is not None:
-                timing = arrivals(at, seed=self.seed)
-                time, floor = settling(at, timing, longest=20.0 * one.time)
-                row = _Tuned(at, timing, time, floor, at.learning_rate / learning_rate_limit(at, timing).mean_square)
+                row = guess(at, arrivals(at, seed=self.seed), self.margin)
                 found.append({"rule": rule.name, "source": rule.source, **self.candidate(row).as_dict()})
         return found
 

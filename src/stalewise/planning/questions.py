@@ -12,7 +12,6 @@ import numpy as np
 
 from stalewise.delays import Gamma, parse_delay
 from stalewise.delays.fitting.families import scaled
-from stalewise.errors import InputError
 from stalewise.planning.shortlist import Guess, guess
 from stalewise.staleness import Arrivals, StalenessLaw, arrivals
 from stalewise.study import Study
@@ -49,30 +48,32 @@ def _limits(free: Study, here: Guess, seed: int, margin: float) -> str:
     if free.workload.modes().noisy:
         quiet = free.with_workload(gradient_noise=0.0, noise_growth=0.0)
         saved["gradient noise (none)"] = guess(quiet, here.timing, margin).time
-    linked = _halved(free)
-    if linked is not None:
-        faster = guess(linked, arrivals(linked.with_schedule(learning_rate=1.0), seed=seed), margin).time
-        saved["the link (twice as fast)"] = faster
-        saved["compute (twice as fast)"] = 0.5 * here.time * here.time / max(faster, 0.5 * here.time)
-    else:
-        saved["compute (twice as fast)"] = 0.5 * here.time
+    for name, fields in (("the link", LINKS), ("compute", ("compute",))):
+        faster = _halved(free, fields)
+        if faster is not None:
+            timing = arrivals(faster.with_schedule(learning_rate=1.0), seed=seed)
+            saved[f"{name} (twice as fast)"] = guess(faster, timing, margin).time
     order = sorted(saved, key=saved.__getitem__)
     parts = [f"{name} {100 * (saved[name] / here.time - 1):+.0f} %" for name in order]
     return f"What limits this run, as time saved without it: {', '.join(parts)} (rough estimates)."
 
 
-def _halved(study: Study) -> Study | None:
-    """The study on links twice as fast; None without links, or where a law of theirs cannot be scaled."""
-    changes = {}
-    for name in LINKS:
-        text = getattr(study.cluster, name)
-        try:
-            law = parse_delay(text, folder=study.cluster._folder)
-            if law.mean > 0:
-                changes[name] = str(scaled(law, 0.5))
-        except (InputError, KeyError):
-            return None
-    return study.with_cluster(**changes) if changes else None
+def _halved(study: Study, names: tuple[str, ...]) -> Study | None:
+    """The study with these delays half as long; None where there are none, or a law of theirs cannot be scaled."""
+
+    def half(text: str) -> str:
+        law = parse_delay(text, folder=study.cluster._folder)
+        return str(scaled(law, 0.5)) if law.mean > 0 else text
+
+    try:
+        changes = {name: half(text) for name in names if (text := getattr(study.cluster, name)) is not None}
+        groups = [one.model_dump(exclude_none=True) for one in study.cluster.group or ()]
+        for one in groups:
+            one.update({name: half(one[name]) for name in names if name in one})
+    except KeyError:
+        return None
+    other = study.with_cluster(**changes, group=groups or None)
+    return None if other == study else other
 
 
 def _flat(here: Guess, margin: float) -> str:
