@@ -99,7 +99,7 @@ def test_the_fastest_workers_take_part():
 
 
 def test_what_limits_a_run_is_told():
-    """Without noise nothing is said of it; twice a link that is always busy halves the time, faster workers do nothing."""
+    """Without noise nothing is said of it; twice a link that is always busy halves the time, faster workers nothing."""
     quiet = plan(open_study("gamma(1, 4)", 8))
     (limits,) = (reason for reason in quiet.reasons if reason.startswith("What limits"))
     assert "noise" not in limits and "link" not in limits and "compute (twice as fast) -50 %" in limits
