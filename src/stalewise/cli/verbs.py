@@ -428,7 +428,12 @@ def _seconds(value: float | None) -> str:
 
 
 def _brief(schedule: dict[str, Any]) -> str:
-    return f"{schedule['policy']}, {schedule['active_workers']} workers, learning rate {schedule['learning_rate']:.4g}"
+    parts = [schedule["policy"], f"{schedule['active_workers']} workers"]
+    if schedule.get("group", 1) > 1:
+        parts.append(f"group {schedule['group']}")
+    if "max_staleness" in schedule:
+        parts.append(f"max_staleness {schedule['max_staleness']}")
+    return ", ".join([*parts, f"learning rate {schedule['learning_rate']:.4g}"])
 
 
 def _notes(notes: list[str]) -> list[str]:

@@ -113,7 +113,7 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
     every = [*tuned.values(), *guesses]
     best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
-    return Found(final.study, rank(others), reasons, stay, search.baselines(), best)
+    return Found(final.study, rank(others, goal), reasons, stay, search.baselines(), best)
 
 
 def _fresh(policy: str) -> bool:

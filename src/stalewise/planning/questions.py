@@ -103,7 +103,7 @@ def _unsure(here: Guess, seed: int, margin: float) -> str:
         return ""
     worst = max(found, key=found.__getitem__)
     parts = [
-        f"{name} {UNSURE[name]:g} times larger or smaller: {'diverges' if math.isinf(loss) else f'{100 * loss:+.0f} %'}"
+        f"{name} {UNSURE[name]:g} times larger or smaller: {'never settles' if math.isinf(loss) else f'{100 * loss:+.0f} %'}"
         for name, loss in found.items()
     ]
     ending = (

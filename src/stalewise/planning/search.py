@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from stalewise.planning.objectives import Spent
+from stalewise.planning.objectives import Goal, Spent
 from stalewise.staleness import Arrivals
 from stalewise.study import Study
 
@@ -112,6 +112,7 @@ def rounded(rate: float) -> float:
     return float(f"{rate:.3g}")
 
 
-def rank(candidates: list[Candidate]) -> list[dict[str, Any]]:
+def rank(candidates: list[Candidate], goal: Goal | None = None) -> list[dict[str, Any]]:
     """Alternatives as plain values, best first."""
-    return [c.as_dict() for c in sorted(candidates, key=lambda c: c.spent.time)]
+    order = (goal or Goal()).order
+    return [c.as_dict() for c in sorted(candidates, key=lambda c: order(c.spent))]
