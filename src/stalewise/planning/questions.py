@@ -102,10 +102,8 @@ def _unsure(here: Guess, seed: int, margin: float) -> str:
     if not found:
         return ""
     worst = max(found, key=found.__getitem__)
-    parts = [
-        f"{name} {UNSURE[name]:g} times larger or smaller: {'never settles' if math.isinf(loss) else f'{100 * loss:+.0f} %'}"
-        for name, loss in found.items()
-    ]
+    said = {name: "never settles" if math.isinf(loss) else f"{100 * loss:+.0f} %" for name, loss in found.items()}
+    parts = [f"{name} {UNSURE[name]:g} times larger or smaller: {text}" for name, text in said.items()]
     ending = (
         f" Measure the {worst} better first." if found[worst] > FLAT - 1 else " No measurement would change it much."
     )
