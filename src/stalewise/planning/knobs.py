@@ -20,7 +20,7 @@ GROUPS = {  # gradients a step, over the workers, one at least
 BOUNDS = (1.0, 2.0)  # on the staleness, over N - 1, where a policy needs one
 LEADS = (1, 3)  # and where it is a lead, or in steps
 ASYNC_IF_ONE = ("k-async", "k-batch-async")
-FEW = 16  # workers up to which every policy is looked at with every number of them
+FEW = 4  # workers up to which every policy is looked at with every number of them
 Knob = str | int | float | None
 
 

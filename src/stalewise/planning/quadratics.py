@@ -32,9 +32,9 @@ from stalewise.study import Study
 STEADY = 1.02  # fewer workers, and no momentum, are preferred as long as they cost no more than this factor
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
-NEAR = 2.0  # times the best rough guess
+NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
 STRIDES = 4  # to neighbouring structures
-MOMENTA, BOOST = (0.5, 0.8, 0.9, 0.95), 1.2
+MOMENTA, BOOSTS, POLISH = (0.3, 0.6, 0.8, 0.9, 0.95), (0.2, 0.7), 25  # boosts of the log of the learning rate; looks
 SYNCHRONOUS = ("sync", "k-sync", "k-batch-sync", "rennala")  # nothing stale is applied
 Say = Callable[[float, str], None]
 
@@ -88,10 +88,13 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     for done, policy in enumerate(finalists):
         say(0.6 + 0.3 * done / len(finalists), f"tuning {policy}")
         best = search.fewest(by_policy[policy])
-        near = search.order(best) <= search.near(guesses[0])
+        near = search.order(best) <= search.near(guesses[0], NEAR)
         tuned[policy] = search.tune(best, steps=STEPS if near else 0)
         if near:
-            tuned[policy] = search.inert(search.refined(tuned[policy]))
+            tuned[policy] = search.refined(tuned[policy])
+    say(0.85, "momentum")
+    bar = search.near(min(tuned.values(), key=search.order), LEVEL)
+    tuned = {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
     own = min((row for name, row in tuned.items() if name == held.policy or not _fresh(name)), key=search.order)
     synchronous = min((row for name, row in tuned.items() if _fresh(name)), key=search.order)
     stay = _fresh(own.study.policy) or search.order(synchronous) <= search.order(own)
@@ -143,10 +146,10 @@ class _Search:
         note = "rough estimate" if math.isfinite(row.time) else "does not settle, roughly"
         return Candidate(row.study, self.spent(row), note)
 
-    def near(self, best: Guess) -> tuple[float, float, float]:
-        """What a guess may take to be worth refining."""
+    def near(self, best: "Guess | _Tuned", factor: float) -> tuple[float, float, float]:
+        """What others may take to be worth a closer look: so many times the best."""
         over, least, _ = self.order(best)
-        return over, NEAR * least, math.inf
+        return over, factor * least, math.inf
 
     def fewest(self, guesses: Sequence[Guess]) -> Guess:
         """Of one policy, best first: the fewest workers within 2 % of the best."""
@@ -158,13 +161,14 @@ class _Search:
 
     def tune(self, about: Guess, steps: int = STEPS) -> "_Tuned":
         """The best learning rate near the guessed one, below the margin, in so many steps."""
-        limit = learning_rate_limit(about.study, about.timing).mean_square
+        timing = arrivals(about.study, seed=self.seed)
+        limit = learning_rate_limit(about.study, timing).mean_square
         longest = 4.0 * about.time
 
         def evaluate(rate: float) -> _Tuned:
             at = about.study.with_schedule(learning_rate=rate)
-            time, floor = settling(at, about.timing, longest=longest)
-            return _Tuned(at, about.timing, time, floor, rate / limit, longest)
+            time, floor = settling(at, timing, longest=longest)
+            return _Tuned(at, timing, time, floor, rate / limit, longest)
 
         if self.study.schedule.learning_rate:
             return evaluate(self.study.learning_rate)
@@ -206,19 +210,35 @@ class _Search:
         return row if here is first else min(row, self.tune(here), key=self.order)
 
     def inert(self, row: "_Tuned") -> "_Tuned":
-        """The same with momentum, where that is left open, as long as more of it saves more than 2 %."""
+        """The same with momentum, where that is left open and saves more than 2 %.
+
+        A ladder of momenta first, at two learning rates each, then downhill over both (Nelder and Mead).
+        """
         held = self.study.schedule
         if {"momentum", "nesterov"} & held.model_fields_set or held.learning_rate or not math.isfinite(row.time):
             return row
-        best = row
-        for momentum in MOMENTA:
-            rate = rounded(row.study.learning_rate * (1.0 - momentum) * BOOST)
-            at = row.study.with_schedule(momentum=momentum, learning_rate=rate)
-            tuned = self.tune(Guess(at, row.timing, best.time, row.floor))
-            if not self.order(tuned)[1] < self.order(best)[1] / STEADY:
-                break
-            best = tuned
-        return best
+        seen: dict[tuple[float, float], float] = {}
+
+        def time(x: Sequence[float]) -> float:
+            rate, momentum = rounded(math.exp(x[0])), round(1.0 - math.exp(min(x[1], 0.0)), 3)
+            if (rate, momentum) not in seen:
+                at = row.study.with_schedule(learning_rate=rate, momentum=momentum)
+                seen[rate, momentum] = min(settling(at, row.timing, longest=4.0 * row.time)[0], 1e300)
+            return seen[rate, momentum]
+
+        middle = math.log(row.study.learning_rate)
+        left = [math.log(1.0 - momentum) for momentum in MOMENTA]
+        start = min(((middle + one + boost, one) for one in left for boost in BOOSTS), key=time)
+        x, y = start
+        simplex = [(x, y), (x + 0.25, y), (x - 0.1, y - 0.3 if y > -0.1 else y + 0.3 * min(1.0, -y / 0.3))]
+        options = {"maxfev": POLISH, "xatol": 0.02, "fatol": 0.005 * row.time, "initial_simplex": simplex}
+        optimize.minimize(time, start, method="Nelder-Mead", options=options)
+        rate, momentum = min(seen, key=lambda key: seen[key])
+        if momentum == 0.0:
+            return row
+        at = row.study.with_schedule(learning_rate=rate, momentum=momentum)
+        tuned = self.tune(Guess(at, row.timing, row.time, row.floor), steps=0)
+        return tuned if self.order(tuned)[1] < self.order(row)[1] / STEADY else row
 
     def baselines(self) -> list[dict[str, Any]]:
         """Published rules on the same study; none where the learning rate is given."""

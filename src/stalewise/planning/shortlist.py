@@ -11,6 +11,7 @@ from stalewise.planning.search import MARGIN, rounded
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 
+ROUGH = 0.05  # of the gradients counted where arrivals have no formula
 RUNGS, RATIO = 20, 0.75  # of the ladder, each that share of the one above
 
 
@@ -32,7 +33,9 @@ def look(
     for done, one in enumerate(studies):
         if say is not None:
             say(done / len(studies), f"{one.policy} with {one.active_workers} workers")
-        timing = arrivals(one if one.schedule.learning_rate else one.with_schedule(learning_rate=1.0), seed=seed)
+        timing = arrivals(
+            one if one.schedule.learning_rate else one.with_schedule(learning_rate=1.0), seed=seed, share=ROUGH
+        )
         found.append(guess(one, timing, margin))
     return found
 

@@ -28,7 +28,7 @@ DISPERSED = 0.75  # coefficient of variation from which on twice as many are, mo
 LONGEST_PATH = 20_000  # mean staleness up to which paths are recorded
 
 
-def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
+def arrivals(study: Study, *, seed: int = 0, share: float = 1.0) -> Arrivals:
     r"""Arrivals and staleness of a study's schedule: by formula where one holds, else counted in virtual time.
 
     ============================ ===================================================================================
@@ -49,16 +49,17 @@ def arrivals(study: Study, *, seed: int = 0) -> Arrivals:
     producer-consumer            counted
     ============================ ===================================================================================
 
+    ``share`` is that of the gradients counted which may do, for a rough look: standard errors grow as 1/sqrt(share).
+
     A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted:
     ``staleness.method`` says which, over how many gradients, and the standard error. The errors are the largest of
     `validation/policies.py`.
     """
     rules = study.rules()
     if rules.trigger > 0.0:
-        return measured(study, seed)
-    return _answered(
-        _Question(study.policy, study.workers(), rules, study.cluster.service_law(), study.cluster.start, seed, study)
-    )
+        return measured(study, seed, share)
+    service = study.cluster.service_law()
+    return _answered(_Question(study.policy, study.workers(), rules, service, study.cluster.start, seed, share, study))
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class _Question:
     service: AbstractDelay
     start: str
     seed: int
+    share: float
     study: Study = field(compare=False)
 
 
@@ -78,7 +80,7 @@ class _Question:
 def _answered(question: _Question) -> Arrivals:
     study, rules = question.study, question.rules
     found = None if _needs_counting(study, rules) else _by_formula(study, rules)
-    found = (measured(study, question.seed) if found is None else found).weighted(rules.weight)
+    found = (measured(study, question.seed, question.share) if found is None else found).weighted(rules.weight)
     fixed = found.memoryless or found.delay_cv < 1e-9 or len(found.staleness.pmf) == 1
     if fixed or rules.trains or found.staleness.mean > LONGEST_PATH:
         return found

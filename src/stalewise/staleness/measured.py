@@ -21,12 +21,13 @@ PRECISION = 0.003  # wanted of the update rate
 LONGER = 5.0  # times the first length, at most
 
 
-def measured(study: Study, seed: int = 0) -> Arrivals:
+def measured(study: Study, seed: int = 0, share: float = 1.0) -> Arrivals:
     """Count arrivals in virtual time.
 
     Rate, staleness and ages come from 8 runs of staggered workers, 1,000,000 gradients in all where none is lost,
     after 30 cycles that do not count: the 99 % quantile of the staleness is then known to 1 % for a geometric law.
-    They are made up to 5 times longer where the update rate is not known to 0.3 %; what is reached is said.
+    They are made up to 5 times longer where the update rate is not known to 0.3 %; what is reached is said. A ``share``
+    of all that may do for a rough look.
     The number of steps by a given time comes from 16 runs begun as the study says.
 
     With a ``trigger`` what is sent depends on the gradients, so the study's own workload and learning rate are run.
@@ -37,7 +38,7 @@ def measured(study: Study, seed: int = 0) -> Arrivals:
     if still.schedule.learning_rate is None:
         still = still.with_schedule(learning_rate=1.0)
     workers = study.workers()
-    begin, end, rates = _long_run(still, workers.mean_cycle, workers.count, seed)
+    begin, end, rates = _long_run(still, workers.mean_cycle, workers.count, seed, share)
     applied = end.tally.applied - begin.tally.applied
     finished = applied + sum(
         getattr(end.tally, fate) - getattr(begin.tally, fate) for fate in ("dropped", "cancelled", "unsent")
@@ -60,25 +61,29 @@ def measured(study: Study, seed: int = 0) -> Arrivals:
         delay_mean=age,
         delay_cv=spread / age if age > 0 else 0.0,
         acceptance=applied / max(finished, 1),
-        counts=_counts_from_start(still, workers.mean_cycle, workers.count, seed, rate),
+        counts=_counts_from_start(still, workers.mean_cycle, workers.count, seed, rate, share),
         memoryless=False,
         heavy_tailed=False,
     )
 
 
-def _long_run(study: Study, cycle: float, workers: int, seed: int) -> tuple[Ensemble, Ensemble, Array]:
+def _long_run(study: Study, cycle: float, workers: int, seed: int, share: float) -> tuple[Ensemble, Ensemble, Array]:
     """The same runs up to the end of the warm-up and to the end, and the update rate of each between the two.
 
     Repeated once, longer, if the standard error of the rate calls for it.
     """
     staggered = study.with_cluster(start="staggered")
-    cycles = max(FEWEST_CYCLES, GRADIENTS / LONG_SEEDS / workers)
+    cycles = max(FEWEST_CYCLES, share * GRADIENTS / LONG_SEEDS / workers)
     while True:
         time = np.array([0.0, WARM_UP, WARM_UP + cycles]) * cycle
         begin, end = (run_ensemble(staggered, at, seeds=LONG_SEEDS, seed=seed) for at in (time[:2], time))
         rates = (end.updates[:, 2] - end.updates[:, 1]) / (time[2] - time[1])
         longer = (standard_error(rates) / PRECISION) ** 2
-        if longer <= 1.0 or cycles * workers > 1.5 * max(GRADIENTS / LONG_SEEDS, FEWEST_CYCLES * workers):
+        if (
+            longer <= 1.0
+            or share < 1.0
+            or cycles * workers > 1.5 * max(GRADIENTS / LONG_SEEDS, FEWEST_CYCLES * workers)
+        ):
             return begin, end, rates
         cycles *= min(max(longer, 2.0), LONGER)
 
@@ -89,9 +94,9 @@ def standard_error(rates: Array) -> float:
     return float(rates.std(ddof=1)) / math.sqrt(len(rates)) / rate if rate > 0 else 0.0
 
 
-def _counts_from_start(study: Study, cycle: float, workers: int, seed: int, rate: float):
+def _counts_from_start(study: Study, cycle: float, workers: int, seed: int, rate: float, share: float):
     """Mean and variance of the steps by given times."""
-    cycles = max(64.0, START_UPDATES / START_SEEDS / workers)
+    cycles = max(64.0, share * START_UPDATES / START_SEEDS / workers)
     time = np.linspace(0.0, cycles * cycle, 2049)
     run = run_ensemble(study, time, seeds=START_SEEDS, seed=seed)
     mean, variance = run.updates.mean(axis=0), run.updates.var(axis=0, ddof=1)
