@@ -492,6 +492,10 @@ class Study(_Section):
         """The same study of a changed workload."""
         return self._with("workload", changes)
 
+    def with_target(self, **changes: Any) -> "Study":
+        """The same study with another target."""
+        return self._with("target", changes)
+
     def with_cluster(self, **changes: Any) -> "Study":
         """The same study on a changed cluster."""
         return self._with("cluster", changes)
