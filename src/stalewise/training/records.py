@@ -68,10 +68,10 @@ class Records:
         return DelaySummary.from_moments(*self.ages)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
+        """Plain values, for a checkpoint: copies, which a thread may write while the run goes on."""
         return {
-            **{name: getattr(self, name) for name in ("time", "loss", "updates", "ages", "thinned", "late", "refused")},
-            "deaths": self.deaths,
+            **{name: list(getattr(self, name)) for name in ("time", "updates", "ages")},
+            **{name: getattr(self, name) for name in ("thinned", "late", "refused", "deaths")},
             "staleness": {str(k): n for k, n in self.staleness.items()},
             "loss": [loss if math.isfinite(loss) else None for loss in self.loss],
         }
