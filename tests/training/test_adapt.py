@@ -93,7 +93,6 @@ def test_other_policies_are_refused():
 
 def test_a_plan_that_is_not_found_changes_nothing(monkeypatch):
     """The search for a limit fails: no change, and the next look begins another."""
-    from stalewise.training import adapt
 
     adapter = Adapter(study())
     asked = []
@@ -102,7 +101,7 @@ def test_a_plan_that_is_not_found_changes_nothing(monkeypatch):
         asked.append(True)
         raise NotConvergedError("no limit")
 
-    monkeypatch.setattr(adapt, "_limit", fail)
+    monkeypatch.setattr(Adapter, "_limit_at", fail)
     _, changes = drive(adapter, np.array([5.0, 1, 1, 5.0, 1, 1]), 120, np.random.default_rng(0))
     adapter.close()
     assert changes == [] and len(asked) > 1

@@ -32,6 +32,14 @@ def _no_ray(monkeypatch):
     monkeypatch.setattr(engine, "local_ray", lambda: contextlib.nullcontext(ray_in_threads))
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """Whoever starts the tests in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def go_on_and_check(folder):
     """Resume for a second: updates are 0, 1, 2, ..., each gradient has a row."""
     elapsed = load_checkpoint(folder)[0]["elapsed"]

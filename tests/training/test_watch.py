@@ -72,3 +72,14 @@ def test_outlook():
     assert watch.outlook(5.0, 0.11) == ", predicted end in 5 s, loss +10 % of predicted"
     assert watch.outlook(12.0, 0.1) == ", 2 s past the predicted end"
     assert Watch(STUDY, Expectation()).outlook(5.0, 0.1) == ""
+
+
+def test_what_a_checkpoint_keeps_of_records_stays_as_it_was():
+    """A thread may write it while more losses come."""
+    records = Records()
+    records.add(0.0, 1.0, 0)
+    kept = records.as_dict()
+    records.add(1.0, 0.5, 3)
+    records.applied(2, 0.3)
+    assert [len(kept[name]) for name in ("time", "loss", "updates")] == [1, 1, 1]
+    assert kept["ages"] == [0.0, 0.0, 0.0] and kept["staleness"] == {}
