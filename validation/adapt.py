@@ -27,12 +27,12 @@ from stalewise.trajectory import settling_time
 WORKERS, CYCLE, AFTER, SLOWER = 12, 0.15, 40, 5.0
 
 
-def study(rate, target):
+def study(rate, target, batch):
     return make_study(
         {
             "workload": {"kind": "digits-mlp"},
             "cluster": {"workers": WORKERS, "compute": f"gamma({CYCLE}, 4)"},
-            "schedule": {"policy": "async", "learning_rate": rate, "batch_size": 128},
+            "schedule": {"policy": "async", "learning_rate": rate, "batch_size": batch},
             "target": {"loss": target, "time_limit": 120.0},
         }
     )
@@ -50,13 +50,13 @@ class Slowing(DelayStream):
         return super().next(worker) * (SLOWER if slow else 1.0)
 
 
-def one(case, seed, rate, target, *, adapt):
+def one(case, seed, options, *, adapt):
     Slowing.began = None
     module.DelayStream = Slowing if case == "slow" else DelayStream
-    told = train(study(rate, target), seed=seed, adapt=adapt)
+    told = train(study(options.rate, options.target, options.batch), seed=seed, adapt=adapt)
     changes = [note for note in told.notes if note.startswith("after")]
     time = np.array(told.time)
-    return settling_time(time, smoothed(time, np.array(told.loss)), target) or float("inf"), changes
+    return settling_time(time, smoothed(time, np.array(told.loss)), options.target) or float("inf"), changes
 
 
 def main():
@@ -64,6 +64,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=0.02)
     parser.add_argument("--target", type=float, default=0.08)
+    parser.add_argument("--batch", type=int, default=128, help="samples a gradient; with 32 noise decides at the end")
     parser.add_argument("--cases", nargs="*", default=["same", "slow"])
     options = parser.parse_args()
     failed = False
@@ -71,8 +72,8 @@ def main():
         for case in options.cases:
             ratios = []
             for seed in range(options.seeds):
-                fixed, _ = one(case, seed, options.rate, options.target, adapt=False)
-                adapted, changes = one(case, seed, options.rate, options.target, adapt=True)
+                fixed, _ = one(case, seed, options, adapt=False)
+                adapted, changes = one(case, seed, options, adapt=True)
                 ratios.append(adapted / fixed)
                 print(f"{case} seed {seed}: fixed {fixed:.2f} s, adaptive {adapted:.2f} s", *changes, sep="\n  ")
                 sys.stdout.flush()

@@ -18,7 +18,6 @@ GROUPS = {  # gradients a step, over the workers, one at least
     "producer-consumer": (0.25, 1.0),
 }
 BOUNDS = (1.0, 2.0)  # on the staleness, over N - 1, where a policy needs one
-LEADS = (1, 3)  # and where it is a lead, or in steps
 ASYNC_IF_ONE = ("k-async", "k-batch-async")
 FEW = 4  # workers up to which every policy is looked at with every number of them
 Knob = str | int | float | None
@@ -61,7 +60,8 @@ def neighbours(study: Study, free: Study) -> list[Study]:
 
 def under(study: Study, policy: str, workers: int, *, group: int = 1, max_staleness: int | None = None) -> Study | None:
     """The study under that policy; what belongs to another one is taken out. None where it has no meaning."""
-    changes: dict[str, Knob] = {"policy": policy, "active_workers": workers, "max_staleness": max_staleness}
+    changes: dict[str, Knob] = {"policy": policy, "active_workers": workers}
+    changes["max_staleness"] = max_staleness if policy in BOUNDED else None
     changes["group"] = group if policy in GROUPED else None
     if policy != study.schedule.policy:
         changes["on_stale"] = "cancel" if policy == "ringmaster" else None
@@ -124,7 +124,5 @@ def _bounds(study: Study, policy: str, workers: int) -> Iterator[int | None]:
         yield from (given,) if policy in BOUNDED else ()
     elif policy not in NEEDS_BOUND:
         yield None
-    elif policy == "ringmaster":
-        yield from sorted({max(math.ceil(share * (workers - 1)), 1) for share in BOUNDS}) if workers > 1 else ()
-    else:
-        yield from LEADS
+    elif workers > 1:
+        yield from sorted({max(math.ceil(share * (workers - 1)), 1) for share in BOUNDS})

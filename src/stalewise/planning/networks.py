@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stalewise.planning.knobs import under
 from stalewise.planning.objectives import Spent, traffic_of
 from stalewise.planning.search import (
     Candidate,
@@ -18,8 +19,8 @@ from stalewise.planning.search import (
     many,
     policies,
     rank,
+    rounded,
     synchronous_sentence,
-    under,
 )
 from stalewise.prediction import predict_network, stiffest
 from stalewise.staleness import arrivals
@@ -127,14 +128,15 @@ def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -
     tried = policies(study)
     own = tried[0]
     for policy in tried:
-        base = under(study, policy, workers)
+        base = under(study, policy, workers, group=held.group, max_staleness=held.max_staleness)
+        assert base is not None
         gradients = base.rules().group
         if held.learning_rate:
             picks[policy] = pilots.run(base, FINAL_SEEDS)
             continue
         picks[policy] = pilots.climb(
             lambda knob, base=base, gradients=gradients: base.with_schedule(
-                learning_rate=float(f"{knob * gradients / workers:.3g}")
+                learning_rate=rounded(knob * gradients / workers)
             ),
             first=1.0 / curvature,
         )
@@ -212,7 +214,7 @@ def _fewer(pick: _Trial, pilots: _Pilots, *, fixed: bool) -> tuple[_Trial, str]:
     while tried[-1].study.active_workers > 1:
         last = tried[-1].study
         few = last.active_workers // 2
-        rate = last.learning_rate if fixed else float(f"{last.learning_rate * last.active_workers / few:.3g}")
+        rate = last.learning_rate if fixed else rounded(last.learning_rate * last.active_workers / few)
         tried.append(pilots.run(last.with_schedule(active_workers=few, learning_rate=rate), FINAL_SEEDS))
         if not tried[-1].time <= STEADY * pick.time:
             break

@@ -30,9 +30,10 @@ class Plan:
         study: The study under the chosen schedule.
         predicted: What `predict` says of it.
         checked: What `simulate` says of it.
-        alternatives: Other schedules tried: {schedule, time_to_target, note}, best first.
+        alternatives: Other schedules tried: {schedule, time_to_target [s], cost, traffic [bytes], note}, best first;
+            of quadratics to nine tenths of the target.
         reasons: Why, in sentences.
-        stay_synchronous: Whether no asynchronous schedule tried beats the best synchronous one.
+        stay_synchronous: Whether no schedule tried that applies stale gradients beats the best one that does not.
         baselines: What published rules say: {rule, source, schedule, time_to_target, cost, traffic, note}.
         front: Schedules that none tried beats in time, cost and traffic at once, like the alternatives.
     """

@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy import optimize
 
+from stalewise.errors import NotConvergedError
 from stalewise.planning.knobs import fastest_first, neighbours, structures
 from stalewise.planning.objectives import Goal, Spent, front, spent
 from stalewise.planning.questions import what_limits
@@ -15,13 +16,13 @@ from stalewise.planning.search import (
     MARGIN,
     Candidate,
     Found,
+    fresh_sentence,
     guard,
     guard_sentence,
     many,
     percent,
     rank,
     rounded,
-    synchronous_sentence,
 )
 from stalewise.planning.shortlist import Guess, guess, look
 from stalewise.prediction.modes import learning_rate_limit
@@ -114,13 +115,21 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     reasons.append(_floor_sentence(final))
     reasons += what_limits(final.study, seed, margin)
     if held.policy != "sync":
-        reasons.append(synchronous_sentence(own.time, synchronous.time))
+        reasons.append(fresh_sentence(synchronous.study.policy, own.time, synchronous.time))
     say(0.95, "published rules")
     rows = [*(row for row in tuned.values() if row is not pick), *guesses]
     others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
     every = [*tuned.values(), *guesses]
     best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
     return Found(final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(), best)
+
+
+def _settling(study: Study, timing: Arrivals, longest: float) -> tuple[float, float]:
+    """Settling time and floor for a search; infinite also where a mode is so near its limit that none is known."""
+    try:
+        return settling(study, timing, longest=longest)
+    except NotConvergedError:
+        return math.inf, math.inf
 
 
 def _fresh(policy: str) -> bool:
@@ -171,7 +180,7 @@ class _Search:
 
         def evaluate(rate: float) -> _Tuned:
             at = about.study.with_schedule(learning_rate=rate)
-            time, floor = settling(at, timing, longest=longest)
+            time, floor = _settling(at, timing, longest)
             return _Tuned(at, timing, time, floor, rate / limit, longest)
 
         if self.study.schedule.learning_rate:
@@ -227,7 +236,7 @@ class _Search:
             rate, momentum = rounded(math.exp(x[0])), round(1.0 - math.exp(min(x[1], 0.0)), 3)
             if (rate, momentum) not in seen:
                 at = row.study.with_schedule(learning_rate=rate, momentum=momentum)
-                seen[rate, momentum] = min(settling(at, row.timing, longest=4.0 * row.time)[0], 1e300)
+                seen[rate, momentum] = min(_settling(at, row.timing, 4.0 * row.time)[0], 1e300)
             return seen[rate, momentum]
 
         middle = math.log(row.study.learning_rate)

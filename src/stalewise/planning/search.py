@@ -63,14 +63,6 @@ def policies(study: Study) -> list[str]:
     return [own] if own == "sync" else [own, "sync"]
 
 
-def under(study: Study, policy: str, workers: int) -> Study:
-    """The study under one of its `policies`; what belongs to another one is taken out for the synchronous."""
-    changes: dict[str, Any] = {"policy": policy, "active_workers": workers}
-    if policy == "sync":
-        changes |= dict.fromkeys(("max_staleness", "on_stale", "group"))
-    return study.with_schedule(**changes)
-
-
 def guard(timing: Arrivals, workers: int) -> int:
     """A staleness threshold that fires on less than one gradient in ten thousand, and at twice N - 1 or more."""
     return max(timing.staleness.quantile(1.0 - RARE), 2 * (workers - 1), 1)
@@ -105,6 +97,18 @@ def synchronous_sentence(asynchronous: float, synchronous: float, *, tie: bool =
     if tie or ratio <= 1.1:
         tail = f"; that is {'within the spread over seeds' if tie else 'close'}, and synchronous training is simpler"
     return f"Synchronous training would take {synchronous:.4g} s, {ratio:.2f} times as long{tail}."
+
+
+def fresh_sentence(policy: str, stale: float, fresh: float) -> str:
+    """How the best schedule that applies stale gradients compares with the best one, of that policy, that does not."""
+    if policy == "sync" or not math.isfinite(min(stale, fresh)):
+        return synchronous_sentence(stale, fresh)
+    if fresh <= stale:
+        return (
+            f"Apply fresh gradients alone: {policy}, which does not wait for the slowest, takes {fresh:.4g} s, the "
+            f"best schedule with stale ones {stale:.4g} s."
+        )
+    return f"Fresh gradients alone ({policy}) would take {fresh:.4g} s, {fresh / stale:.2f} times as long."
 
 
 def rounded(rate: float) -> float:

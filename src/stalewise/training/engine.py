@@ -120,6 +120,8 @@ def train(
         if state is not None:
             try:
                 run.restore(state, arrays)
+            except InputError:
+                raise
             except (KeyError, TypeError, ValueError, IndexError) as error:  # a right checksum over something else
                 raise InputError(f"--resume: the checkpoint is not one of a run ({error!r})") from None
         limit = time_limit or study.target.time_limit or MOST_CYCLES * run.cycle

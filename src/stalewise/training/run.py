@@ -114,6 +114,7 @@ class Run:
         self._elapsed = 0.0
         self._unfinished: list[tuple[int, float]] = []
         self._evaluation: _Evaluation | None = None
+        self._apart: ThreadPoolExecutor
 
     @property
     def now(self) -> float:

@@ -127,7 +127,7 @@ def predict_network(
         budget: Samples of the pilots over those of the run they predict, seed for seed (`pilots_of`). Pilots that
             diverge are run again with 2.5 times as much, up to 1, which is the study itself in virtual time. Unless
             given it is a fifth, and 1 where noise decides: where the colder pilot's own time to the target is above
-            1.5 times the predicted one, or the hotter one diverges.
+            1.5 times the predicted one, the hotter one diverges, or the predicted loss stops falling above the target.
         most_workers: Of a pilot; at a budget of 1 a smaller fleet stands in if it may, and is doubled if it diverges or
             stalls, being nearer to its own limit.
         most_cycles: Mean cycles after which it ends.
