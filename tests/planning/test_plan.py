@@ -121,6 +121,8 @@ def test_a_policy_that_is_given_is_compared_with_synchrony():
     fresh = plan(study)
     assert fresh.study.policy == "k-batch-sync" and fresh.stay_synchronous
     assert any(reason.startswith("Apply fresh gradients alone: k-batch-sync") for reason in fresh.reasons)
+    warned = [any("drawn anew" in reason for reason in found.reasons) for found in (stale, fresh)]
+    assert warned == [False, True]
 
 
 def test_momentum_at_its_limit_is_passed_over():

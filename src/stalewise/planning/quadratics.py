@@ -106,6 +106,11 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     pick = synchronous if stay and held.policy is None else own
     reasons = [_headline(pick, search), *_more_or_fewer(pick, search)]
     reasons.append(_learning_rate(pick, held.learning_rate is not None))
+    if pick.study.rules().flushes and pick.study.schedule.group < pick.workers and pick.study.policy != "sync":
+        reasons.append(
+            "Every step stops all other work: this counts on delays that are drawn anew at each start. Where a gradient "
+            "that is slow would be slow again, plan with policy 'sync' or 'async' given."
+        )
     if reordered:
         reasons.append("Workers are numbered by their speed, so that those that take part are the fastest.")
     final = pick
