@@ -83,12 +83,31 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     search = _Search(study, seed, goal, margin)
     guesses = look(structures(study), seed, margin, lambda share, message: say(0.6 * share, message))
     guesses.sort(key=search.order)
+    tuned = _tuned(search, guesses, say)
+    own = min((row for name, row in tuned.items() if name == held.policy or not _fresh(name)), key=search.order)
+    fresh = min((row for name, row in tuned.items() if _fresh(name)), key=search.order)
+    stay = _fresh(own.study.policy) or search.order(fresh) <= search.order(own)
+    pick = fresh if stay and held.policy is None else own
+    final, reasons = _explained(pick, search, reordered=reordered)
+    if held.policy != "sync":
+        reasons.append(fresh_sentence(fresh.study.policy, own.time, fresh.time))
+    say(0.95, "published rules")
+    rows = [*(row for row in tuned.values() if row is not pick), *guesses]
+    others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
+    every = [*tuned.values(), *guesses]
+    best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
+    return Found(final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(), best)
+
+
+def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _Tuned]:
+    """The best of some policies, tuned: the leading ones, the best stale one, ``sync``; ``guesses`` come best first."""
+    held = search.study.schedule.policy
     by_policy: dict[str, list[Guess]] = {}
     for one in guesses:
         by_policy.setdefault(one.study.policy, []).append(one)
-    stale = next((policy for policy in by_policy if policy not in SYNCHRONOUS), "async")
-    leading = [] if held.policy else [*by_policy][:FINALISTS]
-    finalists: list[str] = list(dict.fromkeys([held.policy or stale, "sync", *leading]))
+    stale = next((policy for policy in by_policy if not _fresh(policy)), "async")
+    leading = [] if held else [*by_policy][:FINALISTS]
+    finalists: list[str] = list(dict.fromkeys([held or stale, "sync", *leading]))
     tuned: dict[str, _Tuned] = {}
     for done, policy in enumerate(finalists):
         say(0.6 + 0.3 * done / len(finalists), f"tuning {policy}")
@@ -97,36 +116,28 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
         tuned[policy] = search.tune(best, steps=STEPS if near else 0)
         if near:
             tuned[policy] = search.refined(tuned[policy])
-    say(0.85, "momentum")
+    say(0.9, "momentum")
     bar = search.near(min(tuned.values(), key=search.order), LEVEL)
-    tuned = {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
-    own = min((row for name, row in tuned.items() if name == held.policy or not _fresh(name)), key=search.order)
-    synchronous = min((row for name, row in tuned.items() if _fresh(name)), key=search.order)
-    stay = _fresh(own.study.policy) or search.order(synchronous) <= search.order(own)
-    pick = synchronous if stay and held.policy is None else own
+    return {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
+
+
+def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tuned, list[str]]:
+    """The pick with a threshold where one is open, and why it is the pick."""
+    held, final = search.study.schedule, pick
     reasons = [_headline(pick, search), *_more_or_fewer(pick, search)]
     reasons.append(_learning_rate(pick, held.learning_rate is not None))
-    if pick.study.rules().flushes and pick.study.schedule.group < pick.workers and pick.study.policy != "sync":
+    if pick.study.policy == "k-batch-sync" and pick.study.schedule.group < pick.workers:
         reasons.append(
-            "Every step stops all other work: this counts on delays that are drawn anew at each start. Where a gradient "
-            "that is slow would be slow again, plan with policy 'sync' or 'async' given."
+            "Every step stops all other work: this counts on delays that are drawn anew at each start. Where a slow "
+            "gradient would be slow again, plan with policy 'sync' or 'async' given."
         )
     if reordered:
         reasons.append("Workers are numbered by their speed, so that those that take part are the fastest.")
-    final = pick
     if pick.study.policy == "async" and held.max_staleness is None and pick.workers > 1:
-        final, sentence = _threshold(pick, seed)
+        final, sentence = _threshold(pick, search.seed)
         reasons.append(sentence)
     reasons.append(_floor_sentence(final))
-    reasons += what_limits(final.study, seed, margin)
-    if held.policy != "sync":
-        reasons.append(fresh_sentence(synchronous.study.policy, own.time, synchronous.time))
-    say(0.95, "published rules")
-    rows = [*(row for row in tuned.values() if row is not pick), *guesses]
-    others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
-    every = [*tuned.values(), *guesses]
-    best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
-    return Found(final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(), best)
+    return final, reasons + what_limits(final.study, search.seed, search.margin)
 
 
 def _settling(study: Study, timing: Arrivals, longest: float) -> tuple[float, float]:
