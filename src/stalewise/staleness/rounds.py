@@ -13,6 +13,7 @@ from stalewise.staleness.sums import exact_sum_laws
 
 Array = NDArray[np.float64]
 TIMES = 600
+MANY, EVEN = 64, 2.0  # gradients a worker, and largest coefficient of variation, from where on counts are normal
 
 
 @functools.lru_cache(maxsize=256)
@@ -58,6 +59,15 @@ def kth_gradient(delay: AbstractDelay, workers: int, k: int, *, stale_first: boo
     that does not count (``rennala``): :math:`N_i = \max(N_e - 1, 0)` with :math:`N_e` counted from a random moment.
     A step is no random moment, so this is exact for memoryless workers alone.
 
+    From 64 gradients a worker on (CV up to 2) counts are taken as normal, with the renewal function's asymptote
+    :math:`t/\mu + (c^2-1)/2` (from a random moment :math:`t/\mu`) and variance :math:`c^2 t/\mu`:
+
+    .. math:: E T = \mu\Big(\frac{k - 1/2}{N} + \frac{1 - c^2}{2} + \frac{c^2}{2N}\Big), \qquad
+              \mathrm{Var}\,T = \frac{c^2\mu^2 k}{N^2},
+
+    and with ``stale_first`` :math:`(k - 1/2 + N - 1)/N + (1 - c^2)/(2N)` in place of the first two terms. At 64
+    gradients a worker within 0.001 % of the mean and 4 % of the variance of the sums (tests/staleness).
+
     Limits:
         ``stale_first``: see `stalewise.staleness.arrivals` for the errors measured.
     """
@@ -65,6 +75,8 @@ def kth_gradient(delay: AbstractDelay, workers: int, k: int, *, stale_first: boo
         return delay.mean * ((workers - 1 + k) / workers if stale_first else math.ceil(k / workers)), 0.0
     if workers == 1:
         return k * delay.mean, k * delay.variance
+    if k >= MANY * workers and delay.cv <= EVEN:
+        return _kth_of_many(delay, workers, k, stale_first)
     end = delay.mean * (k / workers + float(stale_first))
     step = min(finest(delay), end / TIMES)
     while True:
@@ -74,6 +86,15 @@ def kth_gradient(delay: AbstractDelay, workers: int, k: int, *, stale_first: boo
         end *= 1.5
     mean = float(integrate.simpson(above, x=time))
     return mean, max(float(integrate.simpson(2 * time * above, x=time)) - mean**2, 0.0)
+
+
+def _kth_of_many(delay: AbstractDelay, workers: int, k: int, stale_first: bool) -> tuple[float, float]:
+    square = delay.cv**2
+    if stale_first:
+        cycles = (k - 0.5 + workers - 1) / workers + (1.0 - square) / (2 * workers)
+    else:
+        cycles = (k - 0.5) / workers + 0.5 * (1.0 - square)
+    return delay.mean * (cycles + square / (2 * workers)), square * delay.mean**2 * k / workers**2
 
 
 def _above(
