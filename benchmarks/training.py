@@ -23,8 +23,8 @@ import numpy as np
 import torch
 import torch.multiprocessing as mp
 
+from stalewise.hands.cluster import local_ray
 from stalewise.study import make_study
-from stalewise.training.cluster import local_ray
 from stalewise.training.engine import trajectory_of
 from stalewise.training.fleet import Fleet
 from stalewise.training.host import Host

@@ -17,11 +17,11 @@ import time
 import numpy as np
 
 from stalewise.delays.compiled import DelayStream
+from stalewise.hands.cluster import local_ray
 from stalewise.prediction.pilots import smoothed
 from stalewise.study import make_study
 from stalewise.training import run as module
 from stalewise.training import train
-from stalewise.training.cluster import local_ray
 from stalewise.trajectory import settling_time
 
 WORKERS, CYCLE, AFTER, SLOWER = 12, 0.15, 40, 5.0

@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from stalewise.errors import InputError
+from stalewise.hands.cluster import local_ray
 from stalewise.study import make_study
 from stalewise.training import train
 from stalewise.training.checkpoint import NAME, PREVIOUS
-from stalewise.training.cluster import local_ray
 
 STUDY = {
     "workload": {"kind": "digits-mlp"},

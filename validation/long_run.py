@@ -9,9 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from stalewise.hands.cluster import local_ray
 from stalewise.study import make_study
 from stalewise.training import train
-from stalewise.training.cluster import local_ray
 
 FIRST = 20_000
 

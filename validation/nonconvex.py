@@ -35,7 +35,7 @@ from stalewise.dynamics.recursion import mean_step_limit, transient
 from stalewise.landscape.curvature import leading_curvature
 from stalewise.prediction.pilots import drawn_back, pilots_of, smoothed
 from stalewise.prediction.pilots.fleets import every_nth
-from stalewise.prediction.pilots.network import FAR
+from stalewise.prediction.pilots.runs import FAR
 from stalewise.prediction.pilots.temperature import EXPONENT
 from stalewise.simulation import NetworkRun, advance
 from stalewise.staleness import arrivals
@@ -345,9 +345,9 @@ def collapse(folder):
 
 def real(data, losses=(1.5, 0.8, 0.4), seeds=2, cycle=0.4):
     """Real runs of mnist-cnn on Ray, beside what the pilots say."""
+    from stalewise.hands.cluster import local_ray
     from stalewise.prediction.pilots import predict_network
     from stalewise.training import train
-    from stalewise.training.cluster import local_ray
 
     with local_ray():
         for workers in (8, 16):

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from stalewise.hands.cluster import local_ray
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
 from stalewise.traces import read_trace
 from stalewise.training import train
-from stalewise.training.cluster import local_ray
 
 WORKERS = (1, 4, 8, 16)
 CYCLE = {"digits-mlp": 0.2, "mnist-cnn": 0.4}  # mean delay [s] of 16 workers; fewer are faster in proportion, down to 4

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 import my_task
 from on_ray import REAL
 from stalewise.errors import InputError, NotConvergedError
+from stalewise.hands.cluster import local_ray
 from stalewise.simulation.replay import replay
 from stalewise.study import make_study
 from stalewise.traces import read_trace
 from stalewise.training import train
 from stalewise.training.checkpoint import load_checkpoint
-from stalewise.training.cluster import local_ray
 from stalewise.training.fleet import Outcome
 from stalewise.trajectory import Trajectory
 from stalewise.workloads import open_network

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from on_ray import REAL
+from stalewise.hands.cluster import local_ray
 from stalewise.study import Workload, make_study
 from stalewise.traces import read_trace
 from stalewise.training import train
-from stalewise.training.cluster import local_ray
 from stalewise.workloads import load_network
 
 DIGITS = Workload(kind="digits-mlp")

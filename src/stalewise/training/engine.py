@@ -11,11 +11,11 @@ import numpy as np
 
 from stalewise import checks
 from stalewise.errors import InputError
+from stalewise.hands.cluster import joined_ray, local_ray
 from stalewise.study import Study
 from stalewise.traces import Secured, TraceWriter
 from stalewise.training.adapt import Adapter
 from stalewise.training.checkpoint import load_checkpoint
-from stalewise.training.cluster import joined_ray, local_ray
 from stalewise.training.fleet import Fleet
 from stalewise.training.run import KEPT, MOST_REFUSED, Checkpoints, Progress, Run
 from stalewise.training.sinks import open_sinks

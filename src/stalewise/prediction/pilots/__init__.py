@@ -13,13 +13,17 @@ be small enough, a smaller fleet stands in for the large one (`fleets`).
 from stalewise.prediction.pilots.design import Pilot, pilots_of
 from stalewise.prediction.pilots.fleets import Fleet, own_fleet, smaller_fleet
 from stalewise.prediction.pilots.network import BUDGET, SEEDS, predict_network
+from stalewise.prediction.pilots.runs import Curves, Forecast, Pilots
 from stalewise.prediction.pilots.temperature import drawn_back, smoothed
 
 __all__ = [
     "BUDGET",
     "SEEDS",
+    "Curves",
     "Fleet",
+    "Forecast",
     "Pilot",
+    "Pilots",
     "drawn_back",
     "own_fleet",
     "pilots_of",

@@ -2,15 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stalewise.prediction.pilots.design import Pilot, pilots_of
-from stalewise.prediction.pilots.temperature import drawn_back, smoothed
-from stalewise.simulation import NetworkRun, advance
+from stalewise.prediction.pilots.runs import Forecast, Pilots
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
@@ -20,97 +15,10 @@ if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
 Progress = Callable[[float, str], None]
-Array = NDArray[np.float64]
 BUDGET = 0.2  # samples of the pilots over those of the run they predict, to begin with
 RICHER = 2.5  # times the budget, where pilots diverge
 SEEDS = 8
 FIRST, ROUND = 16, 8  # cycles before the first look, and between looks
-STALL_CYCLES = 80  # and not before, when the predicted loss no longer falls
-FAR = 1.5  # times the predicted time: from where on the colder pilot's own is far away
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What pilots say of a study's loss, on its own clock.
-
-    Attributes:
-        time: [s], shape (points,).
-        updates: Shape (points,).
-        loss: Mean loss, with the ends of its 95 % band, each (points,).
-        low: Lower end.
-        high: Upper end.
-        cold: Mean loss of the colder pilot.
-    """
-
-    time: Array
-    updates: Array
-    loss: Array
-    low: Array
-    high: Array
-    cold: Array
-
-
-class _Pilots:
-    """Pilots of one study, each with a run for every seed, from the same starts."""
-
-    def __init__(self, pilots: tuple[Pilot, ...], network: "Network", seeds: int, seed: int, cycle: float) -> None:
-        self.pilots = pilots
-        self._cycle = cycle
-        start = network.start(seed)
-        self._runs = [[NetworkRun(one.study, network, seed + i, start) for i in range(seeds)] for one in pilots]
-
-    @property
-    def samples(self) -> int:
-        """Spent by all of them, over all seeds."""
-        return sum(run.samples for runs in self._runs for run in runs)
-
-    @property
-    def diverged(self) -> list[bool]:
-        """Which of the pilots' losses grew without bound, in any seed."""
-        return [any(run.blew_up for run in runs) for runs in self._runs]
-
-    def advance(self, until: float) -> None:
-        """Run all of them on, to ``until`` [s] of the study's clock."""
-        for pilot, runs in zip(self.pilots, self._runs, strict=True):
-            if not any(run.blew_up for run in runs):
-                advance(runs, until / pilot.seconds)
-
-    def forecast(self) -> Forecast:
-        """What they say by now."""
-        cold, *hotter = (self._losses(k) for k in range(len(self.pilots)))
-        pilot, (time, losses) = self.pilots[0], cold
-        losses = smoothed(time, losses)
-        if hotter and not self.diverged[1]:
-            theirs = smoothed(*hotter[0])
-            hot = np.array([np.interp(time, hotter[0][0], row) for row in theirs])
-            mean, low, high = drawn_back(losses, hot, (pilot.temperature, self.pilots[1].temperature))
-        else:
-            mean, low, high = drawn_back(losses, losses, (1.0, 2.0))
-        updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * pilot.updates
-        return Forecast(time, updates, mean, low, high, losses.mean(axis=0))
-
-    def noise_decides(self, target: float) -> bool:
-        """Whether what they say is drawn from far away: see `predict_network`."""
-        if len(self.pilots) == 1 or self.diverged[0]:
-            return False
-        said = self.forecast()
-        own, reached = (settling_time(said.time, loss, target) for loss in (said.cold, said.loss))
-        far = reached is not None and (own is None or own > FAR * reached)
-        return self.diverged[1] or far or (reached is None and self.stalled())
-
-    def stalled(self) -> bool:
-        """Whether the loss they predict no longer falls."""
-        said = self.forecast()
-        late = said.time > 0.5 * said.time[-1]
-        enough = said.time[-1] >= STALL_CYCLES * self._cycle
-        return bool(enough and said.loss[late].min() >= 0.999 * said.loss[~late].min())
-
-    def _losses(self, which: int) -> tuple[Array, Array]:
-        """Times on the study's clock, (points,), and losses of one pilot, (seeds, points), while all are finite."""
-        runs = self._runs[which]
-        points = min(len(run.time) - run.blew_up for run in runs)
-        time = np.array(runs[0].time[:points]) * self.pilots[which].seconds
-        return time, np.array([run.loss[:points] for run in runs])
 
 
 def predict_network(
@@ -141,7 +49,7 @@ def predict_network(
     itself = pilots_of(study, timing, 1.0)
     while True:
         chosen = pilots_of(study, timing, budget, any_batch=network.any_batch, most=most_workers)
-        pilots = _Pilots(chosen, network, seeds, seed, study.workers().mean_cycle)
+        pilots = Pilots(chosen, network, seeds, seed, study.workers().mean_cycle)
         stalled = _run(pilots, study, most_cycles, progress)
         spent += pilots.samples
         if chosen == itself:
@@ -164,7 +72,7 @@ def predict_network(
     return answer
 
 
-def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress | None) -> bool:
+def _run(pilots: Pilots, study: Study, most_cycles: float, progress: Progress | None) -> bool:
     """Until the predicted loss has settled, no longer falls (returns True), or time is up."""
     cycle = study.workers().mean_cycle
     longest = min(study.target.time_limit or math.inf, most_cycles * cycle)
@@ -183,7 +91,7 @@ def _run(pilots: _Pilots, study: Study, most_cycles: float, progress: Progress |
         reach = min(reach + ROUND * cycle, longest)
 
 
-def _trajectory(study: Study, timing: Arrivals, pilots: _Pilots, spent: int, seeds: int, seed: int) -> Trajectory:
+def _trajectory(study: Study, timing: Arrivals, pilots: Pilots, spent: int, seeds: int, seed: int) -> Trajectory:
     said = pilots.forecast()
     target, diverges = study.target.loss, pilots.diverged[0]
     ends = [settling_time(said.time, loss, target) for loss in (said.loss, said.low, said.high)]
@@ -212,7 +120,7 @@ def _trajectory(study: Study, timing: Arrivals, pilots: _Pilots, spent: int, see
     )
 
 
-def _warnings(pilots: _Pilots, said: Forecast, target: float) -> list[str]:
+def _warnings(pilots: Pilots, said: Forecast, target: float) -> list[str]:
     """Where the prediction stands on little."""
     if not pilots.noise_decides(target):
         return []
@@ -244,7 +152,7 @@ def _status(study: Study, said: Forecast, reached: TargetTime, *, diverges: bool
     return f"has not settled below {study.target.loss:g} within {end:.4g} s; the loss is {said.loss[-1]:.4g} there"
 
 
-def _cost(study: Study, pilots: _Pilots, spent: int, computed: float, seeds: int) -> str:
+def _cost(study: Study, pilots: Pilots, spent: int, computed: float, seeds: int) -> str:
     whole = computed * study.batch_size * seeds
     first = pilots.pilots[0].study
     if len(pilots.pilots) == 1 and 1 < first.active_workers < study.active_workers:

@@ -11,8 +11,8 @@ import pytest
 
 import my_task
 from stalewise.errors import InputError
+from stalewise.hands.cluster import _shipment
 from stalewise.study import make_study
-from stalewise.training.cluster import _shipment
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),

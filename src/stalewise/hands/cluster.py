@@ -21,8 +21,11 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @contextmanager
-def local_ray() -> Iterator[Any]:
+def local_ray(cores: int | None = None) -> Iterator[Any]:
     """A local Ray, started here unless one is running already, and stopped again if it was started here.
+
+    Args:
+        cores: That it may use; all of them unless given.
 
     Ray listens on all interfaces by default on Linux; with `RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0` it binds loopback only
     (`tests/training` looks at the sockets).
@@ -32,7 +35,7 @@ def local_ray() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    ray.init(address="local", include_dashboard=False, **_silent())
+    ray.init(address="local", include_dashboard=False, num_cpus=cores, **_silent())
     try:
         yield ray
     finally:

@@ -1,0 +1,143 @@
+"""Pilots at work: their runs side by side in virtual time, and what their losses say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stalewise.prediction.pilots.design import Pilot
+from stalewise.prediction.pilots.temperature import drawn_back, smoothed
+from stalewise.simulation import NetworkRun, advance
+from stalewise.trajectory import settling_time
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
+
+Array = NDArray[np.float64]
+STALL_CYCLES = 80  # and not before, when the predicted loss no longer falls
+FAR = 1.5  # times the predicted time: from where on the colder pilot's own is far away
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What pilots say of a study's loss, on its own clock.
+
+    Attributes:
+        time: [s], shape (points,).
+        updates: Shape (points,).
+        loss: Mean loss, with the ends of its 95 % band, each (points,).
+        low: Lower end.
+        high: Upper end.
+        cold: Mean loss of the colder pilot.
+    """
+
+    time: Array
+    updates: Array
+    loss: Array
+    low: Array
+    high: Array
+    cold: Array
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Losses of a study's pilots, averaged over a tenth of the time passed, on its own clock.
+
+    Attributes:
+        time: [s], shape (points,).
+        updates: Shape (points,).
+        losses: Of the colder and, where there is one that has not diverged, the hotter pilot, each (seeds, points).
+        temperatures: Of these pilots over the study's own.
+        diverged: Which of all pilots did.
+        samples: Spent by all of them, over all seeds.
+    """
+
+    time: Array
+    updates: Array
+    losses: tuple[Array, ...]
+    temperatures: tuple[float, ...]
+    diverged: tuple[bool, ...]
+    samples: int
+
+    def forecast(self, temperature: float = 1.0) -> Forecast:
+        """Mean loss at a noise temperature, over the study's own."""
+        cold, *hotter = self.losses
+        if hotter:
+            low, high = (one / temperature for one in self.temperatures)
+            found = drawn_back(cold, hotter[0], (low, high))
+        else:
+            found = drawn_back(cold, cold, (1.0, 2.0))
+        return Forecast(self.time, self.updates, *found, cold.mean(axis=0))
+
+
+class Pilots:
+    """Pilots of one study, each with a run for every seed, from the same starts.
+
+    Args:
+        pilots: The colder one first.
+        network: What they train.
+        seeds: Of each.
+        seed: The first; it also names the start.
+        cycle: The study's mean cycle [s].
+    """
+
+    def __init__(self, pilots: Sequence[Pilot], network: "Network", seeds: int, seed: int, cycle: float) -> None:
+        self.pilots = tuple(pilots)
+        self._cycle = cycle
+        start = network.start(seed)
+        self._runs = [[NetworkRun(one.study, network, seed + i, start) for i in range(seeds)] for one in pilots]
+
+    @property
+    def samples(self) -> int:
+        """Spent by all of them, over all seeds."""
+        return sum(run.samples for runs in self._runs for run in runs)
+
+    @property
+    def diverged(self) -> tuple[bool, ...]:
+        """Which of the pilots' losses grew without bound, in any seed."""
+        return tuple(any(run.blew_up for run in runs) for runs in self._runs)
+
+    def advance(self, until: float) -> None:
+        """Run all of them on, to ``until`` [s] of the study's clock."""
+        for pilot, runs in zip(self.pilots, self._runs, strict=True):
+            if not any(run.blew_up for run in runs):
+                advance(runs, until / pilot.seconds)
+
+    def curves(self) -> Curves:
+        """Their losses by now."""
+        time, *losses = self._losses(0)
+        if len(self.pilots) > 1 and not self.diverged[1]:
+            theirs, hot = self._losses(1)
+            losses.append(np.array([np.interp(time, theirs, row) for row in hot]))
+        updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * self.pilots[0].updates
+        heat = tuple(one.temperature for one in self.pilots[: len(losses)])
+        return Curves(time, updates, tuple(losses), heat, self.diverged, self.samples)
+
+    def forecast(self) -> Forecast:
+        """What they say by now."""
+        return self.curves().forecast()
+
+    def noise_decides(self, target: float) -> bool:
+        """Whether what they say is drawn from far away: see `predict_network`."""
+        if len(self.pilots) == 1 or self.diverged[0]:
+            return False
+        said = self.forecast()
+        own, reached = (settling_time(said.time, loss, target) for loss in (said.cold, said.loss))
+        far = reached is not None and (own is None or own > FAR * reached)
+        return self.diverged[1] or far or (reached is None and self.stalled())
+
+    def stalled(self) -> bool:
+        """Whether the loss they predict no longer falls."""
+        said = self.forecast()
+        late = said.time > 0.5 * said.time[-1]
+        enough = said.time[-1] >= STALL_CYCLES * self._cycle
+        return bool(enough and said.loss[late].min() >= 0.999 * said.loss[~late].min())
+
+    def _losses(self, which: int) -> tuple[Array, Array]:
+        """Times on the study's clock, (points,), and smoothed losses of one pilot, (seeds, points), while finite."""
+        runs = self._runs[which]
+        points = min(len(run.time) - run.blew_up for run in runs)
+        time = np.array(runs[0].time[:points]) * self.pilots[which].seconds
+        return time, smoothed(time, np.array([run.loss[:points] for run in runs]))
