@@ -84,7 +84,7 @@ class Pilots:
     """
 
     def __init__(self, pilots: Sequence[Pilot], network: "Network", seeds: int, seed: int, cycle: float) -> None:
-        self.pilots = tuple(pilots)
+        self.pilots: tuple[Pilot, ...] = tuple(pilots)
         self._cycle = cycle
         start = network.start(seed)
         self._runs = [[NetworkRun(one.study, network, seed + i, start) for i in range(seeds)] for one in pilots]
@@ -112,7 +112,7 @@ class Pilots:
             theirs, hot = self._losses(1)
             losses.append(np.array([np.interp(time, theirs, row) for row in hot]))
         updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * self.pilots[0].updates
-        heat = tuple(one.temperature for one in self.pilots[: len(losses)])
+        heat = tuple(one.temperature for one in self.pilots)[: len(losses)]
         return Curves(time, updates, tuple(losses), heat, self.diverged, self.samples)
 
     def forecast(self) -> Forecast:
