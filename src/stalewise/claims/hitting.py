@@ -65,10 +65,11 @@ def _seen(text: str, workers: int, effort: Effort) -> np.ndarray:
 
 
 def _study(text: str, workers: int) -> Study:
-    """Ten modes under one law of delay."""
-    return example(
+    """Ten modes under one law of delay, workers in their stationary state, which is that of the equation."""
+    study = example(
         workers, eigenvalues=CURVATURES.tolist(), gradient_noise=NOISE, compute=text, learning_rate=RATE, loss=TARGET
     )
+    return study.with_cluster(start="staggered")
 
 
 def _law_curves(name: str, told: tuple[np.ndarray, np.ndarray], seen: np.ndarray, colour: int) -> list[Curve]:
@@ -84,7 +85,8 @@ def _law_curves(name: str, told: tuple[np.ndarray, np.ndarray], seen: np.ndarray
 def _caption(means, errors, off, effort: Effort) -> list[str]:
     lines = [
         f"Ten curvatures from {CURVATURES[0]:g} to {CURVATURES[-1]:g}, noise {NOISE:g}, learning rate {RATE:g}, target "
-        f"{TARGET:g}, delays of mean 1 s."
+        f"{TARGET:g}, delays of mean 1 s, workers "
+        "in their stationary state (those that begin together come half a cycle later, less where delays scatter)."
     ]
     for name, (told, seen) in means.items():
         lines.append(

@@ -10,12 +10,25 @@ what is kept back is what carries least. Both follow the loss on its way down.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from stalewise.claims.figure import Axis, Effort, Figure, Panel, interval, measured, seconds, simulated, theory
+from stalewise.claims.figure import (
+    Axis,
+    Curve,
+    Effort,
+    Figure,
+    Panel,
+    interval,
+    measured,
+    seconds,
+    simulated,
+    theory,
+    with_error,
+)
 from stalewise.claims.questions import example
 from stalewise.planning.objectives import traffic_of
 from stalewise.simulation import simulate
@@ -26,75 +39,87 @@ Array = NDArray[np.float64]
 WORKERS, RATE, NOISE, TARGET = 8, 0.05, 0.05, 0.02
 CURVATURES = (0.25, 0.5, 0.75, 1.0)
 TRIGGERS = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.75])  # norm of a gradient
-LINKS = (0.0, 0.25)  # seconds that a gradient sent holds the shared link
+SLOW = 0.25  # seconds that a gradient sent holds the shared link
+REFRESH, KEEP, LINKED = "refresh", "keep", "shared link"
+CASES = {REFRESH: (0.0, "refresh"), KEEP: (0.0, "keep"), LINKED: (SLOW, "refresh")}
 PARTS = 8  # of the seeds, for standard errors
 STEP = 0.02  # of the mean field [s]
 CLAIM = "Event-triggered communication saves traffic."
 
 
 def trigger(effort: Effort) -> Figure:
-    """Gradients sent, bytes and time to the target against the trigger, with and without a slow shared link."""
-    times: dict[float, list[TargetTime]] = {}
-    sent: dict[float, list[tuple[float, float, float]]] = {}
-    for link in LINKS:
-        times[link], sent[link] = [], []
-        for norm in effort.each(TRIGGERS, f"link {link:g} s: trigger " + "{:.2g}"):
-            time, spent = _run(_study(float(norm), link), effort)
-            times[link].append(time)
-            sent[link].append(spent)
+    """Vectors sent and read, and time to the target, against the trigger; with and without a slow shared link."""
+    runs = {}
+    for name, (link, quiet) in CASES.items():
+        told = name + ": trigger {:.2g}"
+        runs[name] = [_run(_study(float(norm), link, quiet), effort) for norm in effort.each(TRIGGERS, told)]
     fine = np.linspace(0.0, TRIGGERS[-1], 26)
     field = np.array([mean_field(float(norm)) for norm in fine])
-    gradients = [
-        theory("sent, mean field", fine, field[:, 1], 0),
-        theory("read and sent, mean field", fine, field[:, 1] + field[:, 2], 1),
-        measured("", TRIGGERS, *zip(*(one[:2] for one in sent[0.0]), strict=True), 0),
-        measured("", TRIGGERS, *zip(*((one[0] + one[2], one[1]) for one in sent[0.0]), strict=True), 1),
+    vectors = [
+        theory("sent", fine, field[:, 1], 0),
+        theory("sent and read", fine, field[:, 1] + field[:, 2], 1),
+        _measured("", 0, [(one.sent, one.error) for one in runs[REFRESH]]),
+        _measured("", 1, [(one.sent + one.read, one.error) for one in runs[REFRESH]]),
+        _measured("sent and read, on_quiet = keep", 2, [(one.sent + one.read, one.error) for one in runs[KEEP]]),
     ]
-    clock = [theory("no link, mean field", fine, field[:, 0], 0)]
-    clock += [simulated(_named(link), TRIGGERS, times[link], i) for i, link in enumerate(LINKS)]
+    clock = [theory("no link", fine, field[:, 0], 0)]
+    names = ("", "no link, on_quiet = keep", f"link of {1 / SLOW:g} gradients a second")
+    for colour, name, case in zip((0, 2, 3), names, CASES, strict=True):
+        clock.append(simulated(name, TRIGGERS, [one.time for one in runs[case]], colour))
     norm = Axis("trigger (norm of a gradient)")
     panels = [
-        Panel("vectors until the target, no link", norm, Axis("vectors of parameters"), gradients),
+        Panel("until the target, no link", norm, Axis("vectors of parameters", log=True), vectors),
         Panel("", norm, Axis("time to target", "s", log=True), clock),
     ]
-    least = min(one[0] for one in sent[0.0])
-    return Figure("trigger", CLAIM, least < 0.9 * sent[0.0][0][0], _caption(times, sent, field, fine), panels)
+    holds = min(one.sent for one in runs[REFRESH]) < 0.9 * runs[REFRESH][0].sent
+    return Figure("trigger", CLAIM, holds, _caption(runs, field, fine), panels)
 
 
-def _named(link: float) -> str:
-    return f"link of {1 / link:g} gradients a second, simulated" if link else "no link, simulated"
+@dataclass(frozen=True)
+class _Spent:
+    """Time to the target [s]; gradients sent and parameters read until then, standard error of the former."""
+
+    time: TargetTime
+    sent: float
+    error: float
+    read: float
 
 
-def _study(norm: float, link: float) -> Study:
+def _measured(name: str, colour: int, pairs: list[tuple[float, float]]) -> Curve:
+    values, errors = zip(*pairs, strict=True)
+    return measured(name, TRIGGERS, values, errors, colour)
+
+
+def _study(norm: float, link: float, quiet: str) -> Study:
     """Four modes of noisy gradients."""
     study = example(
         WORKERS, eigenvalues=list(CURVATURES), gradient_noise=NOISE, service=f"constant({link})",
         policy="event-triggered", learning_rate=RATE, loss=TARGET,
     )  # fmt: skip
-    return study.with_schedule(trigger=norm)
+    return study.with_schedule(trigger=norm, on_quiet=quiet)
 
 
-def _run(study: Study, effort: Effort) -> tuple[TargetTime, tuple[float, float, float]]:
-    """Time to the target; gradients sent until then, their standard error, and parameters read until then."""
+def _run(study: Study, effort: Effort) -> _Spent:
     whole = simulate(study, seeds=effort.repeats(512), seed=effort.seed + 1)
     reached = whole.time_to_target
     if reached.mean is None:
-        return reached, (math.nan, math.nan, math.nan)
+        return _Spent(reached, math.nan, math.nan, math.nan)
     parts = [
         _until(simulate(study, seeds=effort.repeats(64), seed=effort.seed + 2 + i, horizon=reached.mean))
         for i in range(PARTS)
     ]
-    pushed, read = np.array(parts).T
+    sent, read = np.array(parts).T
     half = 0.5 * ((reached.high or reached.mean) - (reached.low or reached.mean)) / 1.96
-    error = math.hypot(pushed.std(ddof=1) / math.sqrt(PARTS), pushed.mean() * half / reached.mean)
-    return reached, (float(pushed.mean()), float(error), float(read.mean()))
+    error = math.hypot(sent.std(ddof=1) / math.sqrt(PARTS), sent.mean() * half / reached.mean)
+    return _Spent(reached, float(sent.mean()), float(error), float(read.mean()))
 
 
 def _until(run: Trajectory) -> tuple[float, float]:
-    """Gradients sent and parameters read by the end of a run, of one seed."""
+    """Gradients sent and parameters read by the end of a run, of one seed; who keeps its parameters reads none."""
     count = run.gradients
     seeds = count.applied / run.updates[-1]
-    return count.applied / seeds, (count.applied + count.unsent + count.in_flight) / seeds
+    keeps = run.as_study().schedule.on_quiet == "keep"
+    return count.applied / seeds, (count.applied + count.in_flight + (0.0 if keeps else count.unsent)) / seeds
 
 
 def mean_field(norm: float) -> tuple[float, float, float]:
@@ -136,34 +161,36 @@ def sent_shares(norm: float, square: float) -> tuple[float, float]:
     return tuple(float(stats.ncx2.sf(norm**2 / NOISE, len(CURVATURES) + n, square / NOISE)) for n in (0, 2))  # type: ignore[return-value]
 
 
-def _caption(times, sent, field, fine) -> list[str]:
-    free, full = times[0.0], sent[0.0]
-    at = int(np.nanargmin([one[0] for one in full]))
-    some = int(np.argmin(abs(fine - TRIGGERS[at])))
-    bytes_of = [traffic_of(1.0, len(CURVATURES), 0.5 * (one[0] + one[2])) for one in full]
-    saved = 1.0 - full[at][0] / full[0][0]
-    fewer = 1.0 - bytes_of[at] / bytes_of[0]
-    slow = times[LINKS[1]]
-    best = min((i for i, one in enumerate(slow) if one.mean is not None), key=lambda i: slow[i].mean or math.inf)
-    quicker = (
-        f"the fastest trigger is {TRIGGERS[best]:g}, {interval(slow[best])} in place of {interval(slow[0])}"
-        if best
-        else f"no trigger is faster than none ({interval(slow[0])})"
-    )
-    return [
+def _caption(runs: dict[str, list[_Spent]], field: Array, fine: Array) -> list[str]:
+    lines = [
         f"{WORKERS} workers, curvatures {CURVATURES[0]:g} to {CURVATURES[-1]:g}, noise {NOISE:g} a direction (norm "
-        f"{math.sqrt(NOISE * len(CURVATURES)):.2f}), learning rate {RATE:g}, target {TARGET:g}.",
-        f"With no trigger {full[0][0]:.0f} gradients are sent in {interval(free[0])}; with trigger {TRIGGERS[at]:g} "
-        f"{full[at][0]:.0f} +- {1.96 * full[at][1]:.0f} in {interval(free[at])}: {_change(saved)} gradients, "
-        f"{_change(1.0 - free[at].mean / free[0].mean)} time. The mean field gives {field[0, 1]:.0f} in "
-        f"{seconds(field[0, 0])} and {field[some, 1]:.0f} in {seconds(field[some, 0])}.",
-        f"Workers with nothing to send read the newest parameters all the same: in bytes read and sent it is "
-        f"{_change(fewer)} ({bytes_of[0]:.0f} and {bytes_of[at]:.0f}).",
-        f"Where {1 / LINKS[1]:g} gradients a second pass a shared link, {quicker}.",
-        "The mean field takes the law of a gradient as normal about its mean and neglects the link; of a network's "
-        "many parameters the norms hardly scatter, and k/p, what a gradient sent is worth, comes down to 1.",
+        f"{math.sqrt(NOISE * len(CURVATURES)):.2f}), learning rate {RATE:g}, target {TARGET:g}."
+    ]
+    first = runs[REFRESH][0]
+    for i in (0, len(TRIGGERS) // 2, len(TRIGGERS) - 1):
+        one, at = runs[REFRESH][i], int(np.argmin(abs(fine - TRIGGERS[i])))
+        against = "" if i == 0 else f" ({_change(one.sent, first.sent)})"
+        lines.append(
+            f"Trigger {TRIGGERS[i]:g}: {with_error(one.sent, 1.96 * one.error)} gradients sent{against}, "
+            f"{interval(one.time)}; mean field {field[at, 1]:.0f}, {seconds(field[at, 0])}."
+        )
+    refreshed, kept = ([traffic_of(1.0, len(CURVATURES), 0.5 * (one.sent + one.read)) for one in runs[name]]
+                       for name in (REFRESH, KEEP))  # fmt: skip
+    slow = [one.time for one in runs[LINKED]]
+    best = min((i for i, one in enumerate(slow) if one.mean is not None), key=lambda i: slow[i].mean or math.inf)
+    return [
+        *lines,
+        f"Workers with nothing to send read the newest parameters all the same: {refreshed[0]:.0f} bytes are read and "
+        f"sent without a trigger, {refreshed[-1]:.0f} ({_change(refreshed[-1], refreshed[0])}) with trigger "
+        f"{TRIGGERS[-1]:g}. With on_quiet = keep, under which they read nothing, it is {kept[-1]:.0f} "
+        f"({_change(kept[-1], kept[0])}), in {interval(runs[KEEP][-1].time)}.",
+        f"Where {1 / SLOW:g} gradients a second pass a shared link, trigger {TRIGGERS[best]:g} is fastest: "
+        f"{interval(slow[best])}, without a trigger {interval(slow[0])}.",
+        "The mean field takes a gradient as normal about its mean, and squares of means as their expectation. In many "
+        "dimensions the norm of noise hardly scatters, and what a gradient sent is worth, k/p, comes down to 1.",
     ]
 
 
-def _change(saved: float) -> str:
-    return f"{100 * abs(saved):.0f} % {'less' if saved > 0 else 'more'}"
+def _change(value: float, before: float) -> str:
+    saved = 1.0 - value / before
+    return f"{100 * abs(saved):.0f} % {'fewer' if saved > 0 else 'more'}"
