@@ -80,10 +80,10 @@ def _caption(times: Times, seen: Times, rated: Times) -> list[str]:
         )
     for s, of in rated.items():
         at = min(of, key=of.__getitem__)
-        ends = [seconds(value) for value in (list(of.values())[0], list(of.values())[-1])]
+        ends = [seconds(value) for value in of.values()]
         lines.append(
             f"{RATED} workers, {_link(s)}: best learning rate {at:.3g}, {seconds(of[at])}; at {SHARES[0]:g} and "
-            f"{SHARES[-1]:g} of the limit {ends[0]} and {ends[1]}."
+            f"{SHARES[-1]:g} of the limit {ends[0]} and {ends[-1]}."
         )
     free = np.array([seen[s][n].mean / times[s][n] - 1.0 for s in SERVICES for n in SHOWN if seen[s][n].mean])
     lines.append(

@@ -90,6 +90,10 @@ class Figure:
         return {**asdict(self), "verdict": self.verdict}
 
 
+def _silent(share: float, message: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """What a figure may cost.
@@ -104,7 +108,7 @@ class Effort:
     seed: int = 0
     quick: bool = False
     data: Path | None = None
-    progress: Progress = lambda share, message: None  # noqa: E731
+    progress: Progress = _silent
 
     def repeats(self, number: int) -> int:
         """How many repetitions of so many are made."""
@@ -129,9 +133,7 @@ def simulated(name: str, x: Iterable[float], times: Iterable[TargetTime], colour
     return Curve(name, [float(one) for one in x], [one.mean for one in told], "simulated", colour, low, high)
 
 
-def measured(
-    name: str, x: Iterable[float], values: Iterable[float], errors: Iterable[float], colour: int = 0
-) -> Curve:
+def measured(name: str, x: Iterable[float], values: Iterable[float], errors: Iterable[float], colour: int = 0) -> Curve:
     """Dots with 95 % intervals from standard errors."""
     pairs = [(float(value), 1.96 * float(error)) for value, error in zip(values, errors, strict=True)]
     return Curve(

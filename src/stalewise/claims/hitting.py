@@ -96,8 +96,8 @@ def _caption(means, errors, off, effort: Effort) -> list[str]:
         )
     spread = _spreads(effort)
     lines.append(
-        "The delay equation knows the noise of gradients, not that of their number: it takes arrivals as evenly spread, "
-        "and delays half an update too long. Standard deviations with "
+        "The delay equation knows the noise of gradients, not that of their number: it takes arrivals as evenly "
+        "spread, and delays half an update too long. Standard deviations with "
         f"{WORKERS} gamma(4) workers: {spread[0]:.2f} s, simulated {spread[1]:.2f} s; what the number of arrivals "
         f"adds by formula is {spread[2]:.2f} s."
     )

@@ -71,7 +71,9 @@ def _seen_gain(study: Study, effort: Effort) -> tuple[float, float]:
     """The same in virtual time, with a standard error over blocks of seeds."""
     curvature = study.workload.modes().eigenvalues[0]
     constant = study.delay().cv == 0.0
-    growth = _growth(study, LATEST if constant else LATE, BLOCKS if constant else effort.repeats(BLOCKS) * BLOCK, effort)
+    growth = _growth(
+        study, LATEST if constant else LATE, BLOCKS if constant else effort.repeats(BLOCKS) * BLOCK, effort
+    )
     gain = 0.5 * growth / study.active_workers / math.log1p(-STEP * curvature)
     return float(gain.mean()), float(gain.std(ddof=1) / math.sqrt(len(gain)))
 
@@ -89,13 +91,13 @@ def _loss_panel(effort: Effort) -> Panel:
     """Loss against updates under constant delays: fresh, best, and too stale."""
     curves = []
     for colour, workers in enumerate((1, 8, 24)):
-        study, most = _one_mode(workers, LAWS["constant"]).with_cluster(start="together"), 200
+        study, most = _one_mode(workers, LAWS["constant"]).with_cluster(start="together"), 96
         told = simulate(study, seeds=1, seed=effort.seed, horizon=most / workers)
         foretold = predict(study.with_target(time_limit=most / workers), seed=effort.seed)
         name = f"staleness {workers - 1}"
         inside = np.array(foretold.updates) <= most
         curves.append(theory(name, np.array(foretold.updates)[inside], np.array(foretold.loss)[inside], colour))
-        at = np.unique(np.searchsorted(told.updates, np.arange(0, most + 1, 24 // workers * workers)))
+        at = np.unique(np.searchsorted(told.updates, np.arange(0, most + 1, 8 if workers < 24 else 24)))
         at = at[at < len(told.updates)]
         values = np.array([(told.updates[i], told.loss[i]) for i in at])
         curves.append(measured("", values[:, 0], values[:, 1], np.zeros(len(at)), colour))
@@ -103,7 +105,9 @@ def _loss_panel(effort: Effort) -> Panel:
 
 
 def _accelerated(cases, rates) -> list[str]:
-    lines = [f"One mode, learning rate x curvature {STEP:g}; decay of the root mean square an update."]
+    lines = [
+        f"One mode, learning rate x curvature {STEP:g}; decay of the root mean square, in time over the update rate."
+    ]
     for name, law, curvature in cases:
         of = np.array(rates[name])
         top = int(np.nanargmax(of))
@@ -111,12 +115,12 @@ def _accelerated(cases, rates) -> list[str]:
         last = np.flatnonzero(of > 1.0)[-1]
         most = best_staleness(STEP * curvature, parse_delay(law)).speed_up
         seen = rates[name, "seen"]
-        peak = max(range(len(SHOWN)), key=lambda i: of[COUNTS.index(SHOWN[i])])  # noqa: B023
+        peak = max(range(len(SHOWN)), key=lambda i: of[COUNTS.index(SHOWN[i])])
         slower = "" if last == len(COUNTS) - 1 else f"; beyond {COUNTS[last] - 1} slower than fresh gradients"
         lines.append(
             f"{name.capitalize()}: fastest at staleness {n - 1}, {of[top]:.2f} times as fast as fresh gradients "
-            f"(at {SHOWN[peak] - 1} {of[COUNTS.index(SHOWN[peak])]:.2f}, simulated {_plain(seen[peak])}; the mean of the delay "
-            f"equation, at its best delay, {most:.2f}){slower}."
+            f"(at {SHOWN[peak] - 1} {of[COUNTS.index(SHOWN[peak])]:.2f}, simulated {_plain(seen[peak])}; the mean of the "
+            f"delay equation, at its best delay, {most:.2f}){slower}."
         )
     lines.append(
         f"Simulated rates are those from cycle {LATE[0]:g} to {LATE[1] + LATE[2]:g} (constant delays to "
@@ -170,7 +174,9 @@ def _both_sides(effort: Effort) -> tuple[list[Curve], dict[int, tuple[bool, floa
         foretold = predict(study.with_target(time_limit=40.0), seed=effort.seed)
         told = simulate(study, seeds=effort.repeats(512), seed=effort.seed + 1, horizon=40.0)
         keep = np.array(foretold.time) <= 40.0
-        curves.append(theory(f"{workers} workers", np.array(foretold.time)[keep], np.array(foretold.loss)[keep], colour))
+        curves.append(
+            theory(f"{workers} workers", np.array(foretold.time)[keep], np.array(foretold.loss)[keep], colour)
+        )
         curves.append(_dots(told, colour))
         ends[workers] = (foretold.diverges, told.loss[-1] / told.loss[len(told.loss) // 2])
     return curves, ends

@@ -96,7 +96,7 @@ def _study(norm: float, link: float, quiet: str) -> Study:
         WORKERS, eigenvalues=list(CURVATURES), gradient_noise=NOISE, service=f"constant({link})",
         policy="event-triggered", learning_rate=RATE, loss=TARGET,
     )  # fmt: skip
-    return study.with_schedule(trigger=norm, on_quiet=quiet)
+    return study.with_schedule(trigger=norm, on_quiet=quiet).with_cluster(start="staggered")
 
 
 def _run(study: Study, effort: Effort) -> _Spent:

@@ -7,6 +7,7 @@ import numpy as np
 from stalewise.claims.figure import Axis, Effort, Figure, Mark, Panel, interval, listed, seconds, simulated, theory
 from stalewise.claims.questions import example, predicted_time, simulated_time, tuned
 from stalewise.prediction import limit
+from stalewise.trajectory import TargetTime
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 64)
 SHOWN = (1, 4, 8, 16, 24, 32, 40, 64)
@@ -39,10 +40,16 @@ def _slows(times: dict[int, float]) -> bool:
     return any(times[n] > 1.1 * times[fastest] for n in times if n > fastest)
 
 
+def _took(workers: int, time: float, seen: TargetTime) -> str:
+    if math.isfinite(time):
+        return f"{workers} take {seconds(time)} (simulated {interval(seen)})"
+    return f"{workers} never get there (simulated: {interval(seen)})"
+
+
 def _caption(rate, most, times, seen, best) -> list[str]:
     fixed, free = times
     fastest = min(fixed, key=fixed.__getitem__)
-    told = [f"{n} take {seconds(fixed[n])} (simulated {interval(seen[0][n])})" for n in SHOWN if n >= 16]
+    told = [_took(n, fixed[n], seen[0][n]) for n in SHOWN if n >= 16]
     level = min(n for n in free if free[n] <= (1.0 + SAME) * min(free.values()))
     slowest = max(free[n] for n in free if n >= level) / min(free.values())
     after = "no number above is slower" if slowest <= 1.0 + SAME else f"more are up to {slowest:.2f} times slower"
