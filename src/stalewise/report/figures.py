@@ -238,9 +238,9 @@ def claim_figure(figure: dict[str, Any]) -> go.Figure:
         legend={"orientation": "h", "y": -0.2, "x": 0},
     )  # fmt: skip
     for column, panel in enumerate(panels, start=1):
-        place = {"row": 1, "col": column}
+        place: dict[str, Any] = {"row": 1, "col": column}
         for name, update in (("x", drawn.update_xaxes), ("y", drawn.update_yaxes)):
-            kind = {"type": "log", "exponentformat": "power"} if panel[name]["log"] else {}
+            kind: dict[str, Any] = {"type": "log", "exponentformat": "power"} if panel[name]["log"] else {}
             update(title_text=_titled(panel[name]), **kind, **place)
         shown = [one for one in panel["curves"] if column == 1 or one["name"] not in _named(panels[0])]
         for curve in panel["curves"]:
