@@ -43,7 +43,8 @@ def acceleration(effort: Effort) -> Figure:
         seen = [_seen_gain(_one_mode(n, law, curvature), effort) for n in SHOWN]
         rates[name, "seen"] = seen
         curves.append(theory(name, np.subtract(COUNTS, 1), rates[name], colour))
-        curves.append(measured("", np.subtract(SHOWN, 1), *zip(*seen, strict=True), colour))
+        values, errors = zip(*seen, strict=True)
+        curves.append(measured("", np.subtract(SHOWN, 1), values, errors, colour))
     panel = Panel(
         "", Axis("mean staleness", "updates"), Axis("decay rate, over that of fresh gradients"), curves,
         [Mark("y", 1.0, "fresh gradients")],

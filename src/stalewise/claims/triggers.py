@@ -52,7 +52,7 @@ def trigger(effort: Effort) -> Figure:
     runs = {}
     for name, (link, quiet) in CASES.items():
         told = name + ": trigger {:.2g}"
-        runs[name] = [_run(_study(float(norm), link, quiet), effort) for norm in effort.each(TRIGGERS, told)]
+        runs[name] = [_run(_study(float(norm), link, quiet), effort) for norm in effort.each(TRIGGERS.tolist(), told)]
     fine = np.linspace(0.0, TRIGGERS[-1], 26)
     field = np.array([mean_field(float(norm)) for norm in fine])
     vectors = [
