@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 RUN    := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format validate bench bench-train timelines clean clean-cache
+.PHONY: help install demo test lint format validate bench bench-train timelines figures clean clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ bench-train: $(READY) ## the training server beside Ray's pattern, a bare loop a
 
 timelines: $(READY) ## draw the pictures of docs/policies anew
 	@$(BIN)/python docs/timelines.py
+
+figures: $(READY) ## draw docs/figures anew, the source paper's claims (7 minutes); MNIST=folder adds MNIST
+	@$(BIN)/python docs/figures.py $(MNIST)
 
 clean-cache: ## remove what numba compiled
 	find src tests -name '*.nbi' -delete -o -name '*.nbc' -delete

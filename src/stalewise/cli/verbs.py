@@ -1,5 +1,6 @@
 """The verbs. Each parses, calls one function of the library, and prints."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -398,7 +399,65 @@ def report(folder: Path, /, *, json: Json = False) -> None:
     say(json, {"report": str(page)}, [f"wrote {page}"])
 
 
-ALL = (fit, measure, limit, chart, predict, plan, simulate, train, compare, report)
+def figures(
+    *names: str, data: Path | None = None, quick: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    json: Json = False, seed: Seed = 0, out: Out = None,
+) -> None:  # fmt: skip
+    """Test the source paper's claims: theory beside independent simulation, and captions with the numbers.
+
+    workers: more workers are not always faster. acceleration: a small staleness may accelerate. divergence: a large one
+    diverges, and where. bandwidth: limited bandwidth has a best number of workers and a best learning rate. trigger:
+    event-triggered communication saves traffic. hitting: first hitting times under five laws of delay. digits, mnist: a
+    network, for which more workers help, then hurt.
+
+    All of them unless some are named (mnist with --data alone); about three minutes. Whether a claim holds is computed.
+    With --out they are written as figures.html, one self-contained page, figures.json (data), figures.md (captions) and
+    an SVG file each.
+
+    Example: stalewise figures workers bandwidth --out runs/figures
+
+    Args:
+        names: Which figures.
+        data: Folder of MNIST's IDX files, for mnist.
+        quick: A rough look, with an eighth of the repetitions.
+    """
+    from stalewise.claims import Effort, draw, wanted
+    from stalewise.report.figures import claims_page, claims_text
+
+    check_folder(out)
+    effort = Effort(seed, quick, data)
+    chosen, notes = wanted(names, effort)
+    drawn = []
+    with progress_bar("figures") as progress:
+        for done, name in enumerate(chosen):
+
+            def tell(share: float, message: str, done: int = done) -> None:
+                progress((done + share) / len(chosen), message)
+
+            drawn.append(draw(name, replace(effort, progress=tell)).as_dict())
+    if out is not None:
+        pictures, left = _pictures(drawn)
+        notes += left
+        texts = {"figures.html": claims_page(drawn, notes), "figures.md": claims_text(drawn)}
+        write_answer(out, {"figures.json": to_json(drawn), **texts, **pictures})
+    lines = [line for one in drawn for line in (f"{one['name']}: {one['claim']} {one['verdict']}",
+             *(f"  {told}" for told in one["caption"]), "")]  # fmt: skip
+    where = f"pictures   {out / 'figures.html'}" if out else "pictures   with --out FOLDER"
+    say(json, {"figures": drawn, "notes": notes}, [*lines, where, *_notes(notes)])
+
+
+def _pictures(drawn: list[dict]) -> tuple[dict[str, str], list[str]]:
+    """SVG files by name, or why there are none."""
+    from stalewise.errors import MissingExtraError
+    from stalewise.report.drawing import claim_svg
+
+    try:
+        return {f"{one['name']}.svg": claim_svg(one) for one in drawn}, []
+    except MissingExtraError as error:
+        return {}, [f"no SVG files: {error}"]
+
+
+ALL = (fit, measure, limit, chart, predict, plan, simulate, train, compare, report, figures)
 
 
 def _tell(answer: Trajectory, json: bool) -> bool:

@@ -7,10 +7,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io as pio
+from plotly.subplots import make_subplots
 
 COLOURS = {"predict": "#0072B2", "simulate": "#E69F00", "train": "#009E73"}
 NAMES = {"predict": "prediction", "simulate": "simulation", "train": "real run"}
 GREY = "#8a8f98"
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of Okabe and Ito
 PMF_SHOWN = 200
 
 
@@ -223,6 +225,75 @@ def chart_page(charts: list[dict[str, Any]]) -> str:
         notes = "".join(f"<p>{escape(note)}</p>" for note in chart["notes"])
         parts.append(pio.to_html(chart_figure(chart), include_plotlyjs=i == 0, full_html=False) + notes)
     return _page("Stability charts", "".join(parts))
+
+
+def claim_figure(figure: dict[str, Any]) -> go.Figure:
+    """Panels of a claim side by side: theory as lines, simulation as dots with 95 % intervals."""
+    panels = figure["panels"]
+    drawn = make_subplots(rows=1, cols=len(panels), subplot_titles=[escape(one["title"]) for one in panels])
+    drawn.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=460,
+        margin={"l": 64, "r": 16, "t": 40, "b": 56}, hovermode="closest",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#3b4252"},
+        legend={"orientation": "h", "y": -0.2, "x": 0},
+    )  # fmt: skip
+    for column, panel in enumerate(panels, start=1):
+        place: dict[str, Any] = {"row": 1, "col": column}
+        for name, update in (("x", drawn.update_xaxes), ("y", drawn.update_yaxes)):
+            kind: dict[str, Any] = {"type": "log", "exponentformat": "power"} if panel[name]["log"] else {}
+            update(title_text=_titled(panel[name]), **kind, **place)
+        shown = [one for one in panel["curves"] if column == 1 or one["name"] not in _named(panels[0])]
+        for curve in panel["curves"]:
+            drawn.add_scatter(**_claim_curve(curve, curve in shown), **place)
+        for mark in panel["marks"]:
+            add = drawn.add_vline if mark["axis"] == "x" else drawn.add_hline
+            add(mark["value"], line={"color": GREY, "dash": "dot"}, annotation_text=escape(mark["text"]), **place)
+    return drawn
+
+
+def _named(panel: dict[str, Any]) -> set[str]:
+    return {one["name"] for one in panel["curves"]}
+
+
+def _claim_curve(curve: dict[str, Any], shown: bool) -> dict[str, Any]:
+    """Arguments of a trace."""
+    colour = PALETTE[curve["colour"] % len(PALETTE)]
+    trace = {"x": curve["x"], "y": curve["y"], "name": escape(curve["name"]), "legendgroup": escape(curve["name"]),
+             "showlegend": bool(curve["name"]) and shown}  # fmt: skip
+    if curve["drawn"] != "simulated":
+        dash = "solid" if curve["drawn"] == "theory" else "dash"
+        return {**trace, "mode": "lines", "line": {"color": colour, "width": 2, "dash": dash}}
+    above, below = (
+        [0.0 if end is None or y is None else abs(end - y) for end, y in zip(ends, curve["y"], strict=True)]
+        for ends in (curve["high"], curve["low"])
+    )
+    error = {"array": above, "arrayminus": below, "symmetric": False, "thickness": 1, "width": 3}
+    return {**trace, "mode": "markers", "marker": {"color": colour, "size": 7}, "error_y": error}
+
+
+CLAIM_NOTE = "Lines are theory, dots simulations with 95 % intervals over seeds."
+
+
+def claims_page(figures: list[dict[str, Any]], notes: list[str]) -> str:
+    """Claims, each with its picture and caption, as one self-contained page."""
+    parts = [f"<p>{CLAIM_NOTE}</p>", *(f"<p>{escape(note)}.</p>" for note in notes)]
+    for i, one in enumerate(figures):
+        picture = pio.to_html(claim_figure(one), include_plotlyjs=i == 0, full_html=False)
+        caption = "".join(f"<li>{escape(line)}</li>" for line in one["caption"])
+        parts.append(
+            f"<h2>{escape(one['claim'])}</h2><p><strong>{escape(one['verdict'])}</strong></p>{picture}<ul>{caption}</ul>"
+        )
+    return _page("Claims of the source paper", "".join(parts))
+
+
+def claims_text(figures: list[dict[str, Any]], folder: str = "") -> str:
+    """The same as Markdown, with pictures from ``folder``."""
+    parts = []
+    for one in figures:
+        caption = "\n".join(f"* {line}" for line in one["caption"])
+        picture = f"![{one['claim']}]({folder}{one['name']}.svg)"
+        parts.append(f"## {one['name']}\n\n{one['claim']} **{one['verdict']}**\n\n{picture}\n\n{caption}\n")
+    return "\n".join(parts)
 
 
 def _page(title: str, body: str) -> str:
