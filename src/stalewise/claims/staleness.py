@@ -233,6 +233,11 @@ def _limits_told(ends, laws, known, seen) -> list[str]:
             f"{name.capitalize()} delays: learning rate x curvature may be {of[0]} for 2 workers, {of[1]} for 4, "
             f"{of[2]} for 16, {of[3]} for 64; simulation differs by {100 * max(map(abs, off)):.1f} % at most; {paper}."
         )
+    lines.append(
+        f"Errors are standard errors. Simulated limits are those at which the mean loss does not grow from cycle "
+        f"{EARLY[0]:g} to {EARLY[1] + EARLY[2]:g}: of memoryless workers a few seeds carry its growth, later more and "
+        "more of it, so that they come out high."
+    )
     return lines
 
 
