@@ -107,11 +107,11 @@ class Pilots:
 
     def curves(self) -> Curves:
         """Their losses by now."""
-        time, *losses = self._losses(0)
+        pilot, (time, *losses) = self.pilots[0], self._losses(0)
         if len(self.pilots) > 1 and not self.diverged[1]:
             theirs, hot = self._losses(1)
             losses.append(np.array([np.interp(time, theirs, row) for row in hot]))
-        updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * self.pilots[0].updates
+        updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * pilot.updates
         heat = tuple(one.temperature for one in self.pilots)[: len(losses)]
         return Curves(time, updates, tuple(losses), heat, self.diverged, self.samples)
 
