@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stalewise.hands.cluster import joined_ray, local_ray
-from stalewise.hands.kept import Kept
+from stalewise.hands.kept import Kept, identity
 from stalewise.study import Study
 
 RETRIES = 5  # of a call whose hand is lost
 
-__all__ = ["Call", "Hands", "Kept", "borrowed", "joined_ray", "local_ray"]
+__all__ = ["Call", "Hands", "Kept", "borrowed", "identity", "joined_ray", "local_ray"]
 
 
 class Call(NamedTuple):

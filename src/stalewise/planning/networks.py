@@ -1,241 +1,402 @@
-"""Search for a network's schedule, by pilots with few workers.
+"""Search for a network's schedule: theory shortlists, pilots race, full runs decide.
 
-What a pilot shows depends on workers through u = learning rate x workers and the noise temperature alone, so the
-search is over u; at a given u more workers only lower the temperature, so in the end as few are taken as do as well.
+1. Structures by theory (`paces`): none that another one beats in stable drift and in gradients at once.
+2. Of each a ladder of learning rates about its mean-square limit, with and without momentum, in a race (`race`) of
+   cheap pilots.
+3. The best ones with and without stale gradients at learning rates in between, with more seeds.
+4. Fewer workers at the same drift are hotter and nothing else: their time is read off the pilots' two temperatures.
+5. The last few as full runs in virtual time.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from stalewise.planning.knobs import under
-from stalewise.planning.objectives import Spent, traffic_of
+import numpy as np
+
+from stalewise.hands import Hands
+from stalewise.planning.arms import Arm, Shown
+from stalewise.planning.knobs import structures, under
+from stalewise.planning.objectives import Goal, front
+from stalewise.planning.paces import Pace, pace, raced
+from stalewise.planning.race import BEYOND, Race
+from stalewise.planning.rules import RULES, Facts, under_rule
 from stalewise.planning.search import (
     Candidate,
     Found,
+    fresh_sentence,
     guard,
     guard_sentence,
+    is_fresh,
     many,
-    policies,
     rank,
     rounded,
-    synchronous_sentence,
 )
-from stalewise.prediction import predict_network, stiffest
+from stalewise.prediction.modes import learning_rate_limit, stiffest
 from stalewise.staleness import arrivals
 from stalewise.study import Study
-from stalewise.trajectory import Trajectory
 from stalewise.workloads import open_network
 
-if TYPE_CHECKING:
-    from stalewise.workloads.network import Network
+RUNGS = 2.0 ** np.arange(-4, 3)  # of the mean-square limit
+UNKNOWN = 1e-3 * 10.0 ** np.arange(-1.0, 2.01, 0.5)  # learning rates of optimizers that no limit is known of
+MOMENTA = (0.0, 0.9)
+BETWEEN = (math.sqrt(0.5), 1.0, math.sqrt(2.0))
+BUDGET = 0.2  # of a run's samples: what its pilots in a race cost
+SEEDS, MORE_SEEDS, FINAL_SEEDS = 2, 4, 4  # in the race, between its rungs, of full runs
+FINALISTS = 2  # with stale gradients, and without
+STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
+RULE_REACH = 3.0  # times the pick's time: how far published rules are followed
+COLD = 1e-9  # of a noise temperature: none
+SHARES = (0.4, 0.1)  # of the budget that the race, and that of one worker, may cost
 
-FEWEST = 4  # workers of a pilot
-SEEDS = 4  # of a pilot in the search
-FINAL_SEEDS = 16  # of the two best, and of what they are compared with
-FINALISTS = 2
-FIRST_CYCLES = 400.0
-STEADY = 1.05  # fewer workers are preferred as long as they cost no more than this factor
+
+def search_network(
+    study: Study, seed: int, say: Callable[[float, str], None], goal: Goal, hands: Hands, *,
+    budget: float = math.inf, identity: object = None,
+) -> Found:  # fmt: skip
+    """Search a network's schedule.
+
+    Args:
+        study: Its schedule may be empty.
+        seed: Of pilots.
+        say: Told how far it is.
+        goal: What is to be saved.
+        hands: That run pilots.
+        budget: Gradients of the study's batch size that may be computed.
+        identity: What answers are kept by.
+    """
+    network, study = open_network(study)
+    race = Race(hands, goal, identity, budget, study.batch_size, lambda share, message: say(0.1 + 0.2 * share, message))
+    search = _Search(study, seed, goal, race, network.size)
+    say(0.0, "staleness of possible structures")
+    paces = [pace(one, goal, network.size, seed) for one in structures(study)]
+    chosen = raced(paces, study.schedule.policy)
+    arms = [arm for one in chosen for arm in search.ladder(one)]
+    seen = race.halved(arms, SHARES[0]) if len(arms) > 1 else race.show(arms, [[_some(arms[0])]], "the schedule")
+    race.say = lambda share, message: say(0.3 + 0.2 * share, message)
+    better = search.between(seen)
+    race.say = lambda share, message: say(0.5 + 0.3 * share, message)
+    picks = search.finals(better)
+    pick, stale, fresh = search.pick(picks)
+    race.say = lambda share, message: say(0.8 + 0.2 * share, message)
+    searched = race.spent
+    rules = search.baselines(pick)
+    reasons = search.reasons(pick, better, picks, chosen, len(arms), searched)
+    final = pick.arm.study
+    few = final.active_workers
+    if final.policy == "async" and study.schedule.max_staleness is None and few > 1:
+        bound = guard(pick.arm.timing, few)
+        final = final.with_schedule(max_staleness=bound)
+        reasons.append(guard_sentence(bound, few))
+    stay = is_fresh(pick.arm.study.policy)
+    if stale is not None and fresh is not None:
+        stay = search.order(fresh) <= search.order(stale)
+        if study.schedule.policy != "sync":
+            reasons.append(fresh_sentence(fresh.arm.study.policy, stale.time(), fresh.time()))
+    reasons.append(_cost(race, searched))
+    others = [search.candidate(one) for one in race.shown.values() if one is not pick and not search.is_rule(one)]
+    everything = [search.candidate(one) for one in picks]
+    best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
+    return Found(final, rank(others, goal), reasons, stay, rules, best)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """A study and the pilot that predicts it."""
+@dataclass
+class _Search:
+    """What all steps of a search share."""
 
     study: Study
-    trajectory: Trajectory
+    seed: int
+    goal: Goal
+    race: Race
     size: int
+    rules: frozenset[str] = frozenset()
+
+    def order(self, one: Shown) -> tuple[float, float, float]:
+        """Least is best."""
+        return self.race.order(one)
+
+    def is_rule(self, one: Shown) -> bool:
+        """Whether it was shown for a published rule alone."""
+        return one.arm.name in self.rules
+
+    def arm(self, study: Study, seeds: int, budget: float = BUDGET) -> Arm:
+        """A schedule as it is shown in a step of the search."""
+        return Arm(study, arrivals(study, seed=self.seed), seeds, self.seed, budget, self.size)
+
+    def ladder(self, one: Pace) -> Iterator[Arm]:
+        """Learning rates about the limit, with each momentum that is open."""
+        held = self.study.schedule
+        rate, plain = held.learning_rate, held.optimizer == "SGD"
+        fixed = bool({"momentum", "nesterov"} & held.model_fields_set) or rate is not None or not plain
+        for momentum in (held.momentum,) if fixed else MOMENTA:
+            inert = one.study.with_schedule(momentum=momentum) if momentum != held.momentum else one.study
+            if rate is not None:
+                rates = [rate]
+            elif plain:
+                rates = learning_rate_limit(inert, replace(one.timing, path=None)).mean_square * RUNGS
+            else:
+                rates = UNKNOWN
+            for at in rates:
+                yield self.arm(inert.with_schedule(learning_rate=rounded(float(at))), SEEDS)
+
+    def between(self, seen: Sequence[Shown]) -> list[Shown]:
+        """The best ones with and without stale gradients at learning rates in between, with more seeds; best first."""
+        wanted: dict[str, tuple[Arm, float]] = {}
+        factors = (1.0,) if self.study.schedule.learning_rate else BETWEEN
+        for one in _best_of_both(seen, 1):
+            study = one.arm.study
+            until = BEYOND * one.time() if math.isfinite(one.time()) else float(one.said.time[-1])
+            for factor in factors:
+                arm = self.arm(study.with_schedule(learning_rate=rounded(factor * study.learning_rate)), MORE_SEEDS)
+                wanted[arm.name] = (arm, min(until, self._limit))
+        arms = [arm for arm, _ in wanted.values()]
+        stages = [[until] for _, until in wanted.values()]
+        if not self._affords(arms, stages):
+            return list(seen)
+        return sorted(self.race.show(arms, stages, "learning rates in between"), key=self.order)
+
+    def finals(self, better: Sequence[Shown]) -> list[Shown]:
+        """Full runs of the last few, and of the best with fewer workers where that should do as well."""
+        arms, stages = [], []
+        best = _best_of_both(better, FINALISTS)
+        for one in [*best, *(few for top in _best_of_both(better, 1) for few in self.fewer(top))]:
+            study, time = (one.arm.study, one.time()) if isinstance(one, Shown) else one
+            arms.append(self.arm(study, FINAL_SEEDS, 1.0))
+            stages.append([min(BEYOND * time if math.isfinite(time) else float(best[0].said.time[-1]), self._limit)])
+        if not self._affords(arms, stages):
+            keep = [i for i, arm in enumerate(arms) if arm.study == best[0].arm.study]
+            arms, stages = [arms[i] for i in keep], [stages[i] for i in keep]
+            if not self._affords(arms, stages):
+                return list(better)
+        found = self.race.show(arms, stages, "full runs")
+        late = [i for i, one in enumerate(found) if not one.diverged and not math.isfinite(one.time())]
+        more = [[*stages[i], min(2.0 * stages[i][0], self._limit)] for i in late]
+        if late and any(times[1] > times[0] for times in more) and self._affords([arms[i] for i in late], more):
+            for i, one in zip(late, self.race.show([arms[i] for i in late], more, "full runs, on"), strict=True):
+                found[i] = one
+        return sorted(found, key=self.order)
+
+    def pick(self, picks: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
+        """What is taken, the best one with stale gradients and the best one without."""
+        held = self.study.schedule.policy
+        stale, fresh = (
+            self._fewest([one for one in picks if is_fresh(one.arm.study.policy) == kind]) for kind in (False, True)
+        )
+        mine = [one for one in picks if held is None or one.arm.study.policy == held]
+        best = min(mine or picks, key=self.order)
+        sparing = self._fewest([one for one in picks if one.arm.study.policy == best.arm.study.policy])
+        assert sparing is not None
+        return sparing, stale, fresh
+
+    def _fewest(self, some: Sequence[Shown]) -> Shown | None:
+        """The best one, or fewer workers that take no more than 5 % more."""
+        if not some:
+            return None
+        best = min(some, key=self.order)
+        over, least, _ = self.order(best)
+        if not math.isfinite(least):
+            return best
+        near = [one for one in some if self.order(one)[0] <= over and self.order(one)[1] <= STEADY * least]
+        return min(near, key=lambda one: (one.arm.study.active_workers, self.order(one)))
+
+    def fewer(self, one: Shown) -> Iterator[tuple[Study, float]]:
+        """Half the workers, a quarter and so on at the same drift, as far as the pilots say they do as well."""
+        if self.study.schedule.active_workers or self.study.schedule.learning_rate or len(one.curves.losses) < 2:
+            return
+        last: tuple[Study, float] | None = None
+        for study, heat in self.scaled(one, 0.5):
+            time = one.time(heat)
+            if not time <= STEADY * one.time():
+                break
+            last = study, time
+        if last is not None:
+            yield last
+
+    def scaled(self, one: Shown, factor: float) -> Iterator[tuple[Study, float]]:
+        """The same drift with more or fewer workers, and its noise temperature over that of ``one``."""
+        study, timing = one.arm.study, one.arm.timing
+        workers = study.active_workers
+        while True:
+            workers = round(workers * factor)
+            if workers < 1 or workers == study.active_workers:
+                return
+            wide = study if workers <= study.cluster.workers else study.with_cluster(workers=workers, group=None)
+            group = max(round(study.schedule.group * workers / study.active_workers), 1)
+            other = under(wide, study.policy, workers, group=group, max_staleness=study.schedule.max_staleness)
+            if other is None:
+                return
+            theirs = arrivals(other, seed=self.seed)
+            rate = study.learning_rate * timing.rate / theirs.rate
+            heat = rate / study.learning_rate * timing.gradients_a_step / theirs.gradients_a_step
+            yield other.with_schedule(learning_rate=rounded(rate)), heat
+            if workers == 1 or factor > 1.0:
+                return
+
+    def baselines(self, pick: Shown) -> list[dict[str, Any]]:
+        """Published rules on the same study, as far as they say something of a network."""
+        held = self.study.schedule
+        if held.learning_rate or held.optimizer != "SGD" or not math.isfinite(pick.time()):
+            return []
+        plain = dict.fromkeys(("max_staleness", "on_stale", "group", "momentum", "nesterov", "staleness_weight"))
+        one = self.study.with_schedule(**plain, policy="async", active_workers=1)
+        before = set(self.race.shown)
+        limit = learning_rate_limit(one, arrivals(one.with_schedule(learning_rate=1.0))).mean_square
+        ladder = [self.arm(one.with_schedule(learning_rate=rounded(float(r * limit))), SEEDS) for r in RUNGS]
+        alone = min(self.race.halved(ladder, SHARES[1]), key=self.order).arm.study.learning_rate
+        facts = Facts(self.study.cluster.workers, alone, stiffest(self.study)[0], None, None, self.study.target.loss)
+        said = {rule.name: under_rule(self.study.with_schedule(**plain), rule, facts) for rule in RULES}
+        arms = {name: self.arm(at, SEEDS) for name, at in said.items() if at is not None}
+        reach = [[min(RULE_REACH * pick.time(), self._limit)]] * len(arms)
+        rows: dict[str, Shown] = {}
+        if self._affords(list(arms.values()), reach):
+            rows = dict(zip(arms, self.race.show(list(arms.values()), reach, "published rules"), strict=True))
+        self.rules = frozenset(set(self.race.shown) - before)
+        found = []
+        for rule in RULES:
+            if rule.name in rows:
+                row = self.candidate(rows[rule.name]).as_dict()
+            else:
+                why = "asks for the accuracy of a gradient, which a loss does not tell"
+                row = Candidate(self.study, pick.arm.spent(math.inf, self.goal), why).as_dict() | {"schedule": {}}
+                row["note"] = why if said[rule.name] is None else "left out: the budget of gradients is spent"
+            found.append({"rule": rule.name, "source": rule.source, **row})
+        return found
+
+    def candidate(self, one: Shown) -> Candidate:
+        """For the tables."""
+        full = one.arm.budget >= 1.0
+        seeds = f"{one.arm.seeds} full runs" if full else f"pilots of {one.arm.seeds} seeds"
+        if one.diverged:
+            note = f"{seeds}: diverges"
+        elif math.isfinite(one.time()):
+            note = f"{seeds}: {_over_seeds(one)}"
+        else:
+            note = f"{seeds}: loss {one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
+        return Candidate(one.arm.study, one.arm.spent(one.time(), self.goal), note)
+
+    def reasons(
+        self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown], chosen: Sequence[Pace], arms: int,
+        searched: float,
+    ) -> list[str]:  # fmt: skip
+        """Why, in sentences."""
+        held = self.study.schedule
+        said = [self._headline(pick), *_rate(pick, held.learning_rate is not None)]
+        said += _momentum(pick, self.race, self.order)
+        said += self._buys(pick, better, picks)
+        names = ", ".join(dict.fromkeys(_name(one.study) for one in chosen))
+        said.append(f"Theory left {many_of(len(chosen), 'structure')} to race, {many_of(arms, 'schedule')}: {names}.")
+        if self.race.ended:
+            said.append(f"The budget of {self.race.budget:.0f} gradients ended the search early, after {searched:.0f}.")
+        return said
+
+    def _headline(self, pick: Shown) -> str:
+        study, taken = pick.arm.study, pick.arm.spent(pick.time(), self.goal)
+        if not math.isfinite(taken.time):
+            end = "diverges" if pick.diverged else f"is at {pick.said.loss[-1]:.4g} after {pick.said.time[-1]:.4g} s"
+            return f"No schedule tried settles below {study.target.loss:g}; the closest, {_name(study)}, {end}."
+        text = (
+            f"{_name(study)} reaches {study.target.loss:g} in about {taken.time:.4g} s ({_over_seeds(pick)}), for "
+            f"{study.active_workers * taken.time:.4g} worker-seconds and {taken.traffic:.3g} bytes."
+        )
+        return text if self.goal.holds(taken) else f"{text} No schedule tried keeps all limits; this one is nearest."
+
+    def _buys(self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown]) -> list[str]:
+        """What workers buy at one drift."""
+        study = pick.arm.study
+        source = next((one for one in better if one.arm.study.policy == study.policy), None)
+        if source is None or len(source.curves.losses) < 2 or not math.isfinite(source.time()):
+            return []
+        full = {one.arm.study.active_workers: one for one in picks if one.arm.study.policy == study.policy}
+        now, parts = source.time(), []
+        for factor in (0.5, 2.0):
+            for other, heat in self.scaled(source, factor):
+                time = source.time(heat)
+                text = f"{100 * (time / now - 1):+.0f} % time" if math.isfinite(time) else "it would not get there"
+                parts.append(f"with {other.active_workers} {text}")
+                break
+        best = source.time(COLD)
+        parts.append(f"with any number {100 * (best / now - 1):+.0f} %" if math.isfinite(best) else "")
+        said = [
+            f"At the same drift (learning rate x steps a second) more workers only cool the gradient noise: beside "
+            f"{source.arm.study.active_workers}, {', '.join(part for part in parts if part)}."
+        ]
+        most = max(full)
+        if study.active_workers < most:
+            said.append(
+                f"{many(most)} took {full[most].time():.4g} s: not worth it, a plan takes the fewest within "
+                f"{100 * (STEADY - 1):.0f} % of the best."
+            )
+        return said
 
     @property
-    def time(self) -> float:
-        """Upper end of the settling time's interval over seeds: a lucky seed does not win the search [s]."""
-        reached = self.trajectory.time_to_target
-        if reached.mean is None:
-            return math.inf
-        return reached.high if reached.high is not None else math.inf
+    def _limit(self) -> float:
+        return self.study.target.time_limit or math.inf
 
-    def candidate(self, note: str) -> Candidate:
-        told = self.trajectory
-        time = math.inf if told.time_to_target.mean is None else told.time_to_target.mean
-        rate = told.gradients.computed / told.time[-1] if told.time[-1] > 0 else 0.0
-        traffic = traffic_of(rate, self.size, time)
-        return Candidate(self.study, Spent(time, self.study.active_workers * time, traffic), note)
+    def _affords(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]]) -> bool:
+        cost = sum(arm.cost(times[-1]) for arm, times in zip(arms, stages, strict=True))
+        enough = self.race.spent + cost <= self.race.budget
+        self.race.ended = self.race.ended or not enough
+        return enough
 
 
-class _Pilots:
-    """Runs pilots, keeps them, and counts what they cost."""
-
-    def __init__(self, network: "Network", seed: int, say: Callable[[float, str], None]) -> None:
-        self._network, self._seed, self._say = network, seed, say
-        self.trials: list[_Trial] = []
-        self.count, self.cost = 0, 0.0
-
-    def run(self, study: Study, seeds: int = SEEDS) -> _Trial:
-        """A pilot; of one schedule the one with most seeds is kept."""
-        rate, best = study.learning_rate, min((t.time for t in self.trials), default=math.inf)
-        self._say(min(self.count / 20, 0.95), f"pilot: {study.policy}, learning rate {rate:.4g}")
-        cycle = study.workers().mean_cycle
-        most = FIRST_CYCLES if not math.isfinite(best) else min(max(3.0 * best / cycle, 40.0), 2000.0)
-        trial = _Trial(
-            study,
-            predict_network(
-                study,
-                network=self._network,
-                seeds=seeds,
-                seed=self._seed,
-                budget=1.0,
-                most_workers=FEWEST,
-                most_cycles=most,
-            ),
-            self._network.size,
-        )
-        self.trials = [t for t in self.trials if t.study.schedule != study.schedule] + [trial]
-        self.count += 1
-        self.cost += trial.trajectory.gradients.computed * seeds
-        return trial
-
-    def confirm(self, trials: list[_Trial]) -> _Trial:
-        """The best of the finalists among ``trials``, run again with more seeds."""
-        finalists = sorted(trials, key=lambda t: t.time)[:FINALISTS]
-        return min((self.run(t.study, FINAL_SEEDS) for t in finalists), key=lambda t: t.time)
-
-    def climb(self, at: Callable[[float], Study], first: float) -> _Trial:
-        """Double the knob until it stops helping (halve it if the first step hurts), refine, confirm."""
-        here = self.run(at(first))
-        best, knob, factor = here, first, 2.0
-        tried = [here]
-        for _ in range(6):
-            trial = self.run(at(knob * factor))
-            tried.append(trial)
-            if trial.time < best.time:
-                best, knob = trial, knob * factor
-            elif best is here and factor > 1:
-                factor = 0.5
-            else:
-                break
-        tried += [self.run(at(knob * share)) for share in (math.sqrt(0.5), math.sqrt(2.0))]
-        return self.confirm(tried)
+def _best_of_both(seen: Sequence[Shown], each: int) -> list[Shown]:
+    """The best few with stale gradients and the best few without, of those that have not diverged; best first."""
+    alive = [one for one in seen if not one.diverged] or list(seen[:1])
+    kinds = [[one for one in alive if is_fresh(one.arm.study.policy) == kind][:each] for kind in (False, True)]
+    return [one for one in alive if any(one in kind for kind in kinds)]
 
 
-def search_network(study: Study, seed: int, say: Callable[[float, str], None]) -> Found:
-    """Search u with all active workers, then the synchronous learning rate, then how few workers would do as well."""
-    network, study = open_network(study)
-    held, workers = study.schedule, study.active_workers
-    curvature, _ = stiffest(study)
-    pilots = _Pilots(network, seed, say)
-    picks: dict[str, _Trial] = {}
-    tried = policies(study)
-    own = tried[0]
-    for policy in tried:
-        base = under(study, policy, workers, group=held.group, max_staleness=held.max_staleness)
-        assert base is not None
-        gradients = base.rules().group
-        if held.learning_rate:
-            picks[policy] = pilots.run(base, FINAL_SEEDS)
-            continue
-        picks[policy] = pilots.climb(
-            lambda knob, base=base, gradients=gradients: base.with_schedule(
-                learning_rate=rounded(knob * gradients / workers)
-            ),
-            first=1.0 / curvature,
-        )
-    stay = own == "sync" or _mean(picks["sync"]) <= _mean(picks[own])
-    pick = picks["sync"] if stay and held.policy is None else picks[own]
-    fewer = ""
-    if pick.study.policy == "async" and not held.active_workers:
-        pick, fewer = _fewer(pick, pilots, fixed=held.learning_rate is not None)
-    chosen, few = pick.study, pick.study.active_workers
-    reasons = [_headline(pick), _rate_sentence(pick, held.learning_rate is not None), *([fewer] if fewer else [])]
-    if chosen.policy == "async" and held.max_staleness is None and few > 1:
-        bound = guard(arrivals(chosen, seed=seed), few)
-        chosen = chosen.with_schedule(max_staleness=bound)
-        reasons.append(guard_sentence(bound, few))
-    if own != "sync":
-        means = [_mean(picks[policy]) for policy in tried]
-        reasons.append(synchronous_sentence(*means, tie=_overlap(picks[own], picks["sync"])))
-    reasons.append(
-        f"The search ran {pilots.count} pilots of {SEEDS} repetitions ({FINAL_SEEDS} for the finalists) in virtual "
-        f"time, which stand for {pilots.cost:.0f} gradients of the schedules they predict."
-    )
-    others = [t.candidate(_note(t)) for t in pilots.trials if t is not pick]
-    return Found(chosen, rank(others), reasons, stay)
+def _some(arm: Arm) -> float:
+    """How long a schedule is shown that nothing else races with [s]."""
+    return min(arm.study.target.time_limit or math.inf, 100.0 * arm.study.workers().mean_cycle)
 
 
-def _mean(trial: _Trial) -> float:
-    mean = trial.trajectory.time_to_target.mean
-    return math.inf if mean is None else mean
+def _name(study: Study) -> str:
+    group = f", group {study.schedule.group}" if study.schedule.group > 1 else ""
+    return f"{study.policy} with {many(study.active_workers)}{group}"
 
 
-def _overlap(one: _Trial, other: _Trial) -> bool:
-    """Whether the intervals over seeds overlap."""
-    low = max(t.trajectory.time_to_target.low or math.inf for t in (one, other))
-    return low <= min(one.time, other.time)
+def many_of(number: int, what: str) -> str:
+    """1 structure, 2 structures."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _note(trial: _Trial) -> str:
-    if trial.trajectory.diverges:
-        return "pilot: diverges"
-    return f"pilot: {_over_seeds(trial)}"
-
-
-def _over_seeds(trial: _Trial) -> str:
-    reached = trial.trajectory.time_to_target
-    if reached.low is None or reached.high is None:
+def _over_seeds(one: Shown) -> str:
+    low, high = one.over_seeds
+    if not math.isfinite(high):
         return "not settled in every seed"
-    return f"{reached.low:.4g} to {reached.high:.4g} s over seeds"
+    return f"{low:.4g} to {high:.4g} s over seeds"
 
 
-def _headline(pick: _Trial) -> str:
-    study, mean = pick.study, pick.trajectory.time_to_target.mean
-    if mean is None:
-        return f"No schedule tried settles below {study.target.loss:g}; the closest: {pick.trajectory.status}."
-    return (
-        f"{study.policy} with {many(study.active_workers)} reaches {study.target.loss:g} in about {mean:.4g} s "
-        f"({_over_seeds(pick)})."
-    )
-
-
-def _rate_sentence(pick: _Trial, fixed: bool) -> str:
-    rate, workers = pick.study.learning_rate, pick.study.active_workers
+def _rate(pick: Shown, fixed: bool) -> list[str]:
+    study = pick.arm.study
     if fixed:
-        return f"The learning rate {rate:.4g} is held as given."
-    if pick.study.policy == "sync":
-        return f"The learning rate {rate:.4g} was the best of those tried, judged by the slowest seeds."
+        return [f"The learning rate {study.learning_rate:.4g} is held as given."]
+    text = f"The learning rate {study.learning_rate:.4g} was the best of those raced"
+    if study.policy == "async":
+        product = study.learning_rate * study.active_workers
+        return [f"{text}; with another number of workers keep learning rate x workers = {product:.3g}."]
+    return [f"{text}."]
+
+
+def _momentum(pick: Shown, race: Race, order: Callable[[Shown], Any]) -> list[str]:
+    """How the best one with another momentum compares."""
+    momentum, policy = pick.arm.study.schedule.momentum, pick.arm.study.policy
+    pilots = [one for one in race.shown.values() if one.arm.study.policy == policy and one.arm.seeds == SEEDS]
+    other = [one for one in pilots if one.arm.study.schedule.momentum != momentum and not one.diverged]
+    mine = [one for one in pilots if one.arm.study.schedule.momentum == momentum and not one.diverged]
+    if not other or not mine:
+        return []
+    best, own = min(other, key=order), min(mine, key=order)
+    named = "Without momentum" if momentum else f"Momentum {best.arm.study.schedule.momentum:g}"
+    if not math.isfinite(best.time()):
+        return [f"{named} fell behind in the race."]
+    return [f"{named} takes {best.time():.4g} s by pilots, against {own.time():.4g} s."]
+
+
+def _cost(race: Race, searched: float) -> str:
     return (
-        f"The learning rate {rate:.4g} makes learning rate x workers = {rate * workers:.3g}, the best of those tried, "
-        "judged by the slowest seeds; with another number of workers keep that product."
+        f"The search cost {searched:.0f} gradients of {race.batch} samples in virtual time; published rules "
+        f"{race.spent - searched:.0f} more."
     )
-
-
-def _fewer(pick: _Trial, pilots: _Pilots, *, fixed: bool) -> tuple[_Trial, str]:
-    """The fewest workers, by halves, within `STEADY` of the pick, at the same learning rate x workers unless held."""
-    tried = [pick]
-    while tried[-1].study.active_workers > 1:
-        last = tried[-1].study
-        few = last.active_workers // 2
-        rate = last.learning_rate if fixed else rounded(last.learning_rate * last.active_workers / few)
-        tried.append(pilots.run(last.with_schedule(active_workers=few, learning_rate=rate), FINAL_SEEDS))
-        if not tried[-1].time <= STEADY * pick.time:
-            break
-    if len(tried) == 1:
-        return pick, ""
-    taken = [trial for trial in tried if trial.time <= STEADY * pick.time][-1]
-    left = tried[-1]
-    same = "" if fixed else " at the same product"
-    if taken is not pick:
-        text = (
-            f"With {many(pick.study.active_workers)}{same} it would take {_mean(pick):.4g} s ({_over_seeds(pick)}): "
-            "not worth the workers, a plan takes the fewest, by halves, whose slowest seeds are within "
-            f"{100 * (STEADY - 1):.0f} % of the best."
-        )
-    else:
-        text = f"It takes all {pick.study.active_workers}: fewer leave more gradient noise at the same clock."
-    if left is taken:
-        return taken, text
-    few = many(left.study.active_workers)
-    if left.trajectory.diverges:
-        return taken, f"{text} With {few}{same} it would diverge."
-    if not math.isfinite(_mean(left)):
-        return taken, f"{text} With {few}{same} it would not settle."
-    return taken, f"{text} With {few}{same} it would take {_mean(left):.4g} s ({_over_seeds(left)})."

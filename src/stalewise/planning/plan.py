@@ -1,5 +1,6 @@
 """`plan`: the schedule for a target, why, what else was possible, and when to stay synchronous."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from stalewise import checks
 from stalewise.errors import InputError
+from stalewise.hands import Hands, identity
 from stalewise.planning.networks import search_network
 from stalewise.planning.objectives import Goal
 from stalewise.planning.quadratics import search_quadratic
@@ -62,19 +64,22 @@ class Plan:
 
 
 def plan(
-    study: Study, *, goal: Goal | None = None, margin: float = MARGIN, seed: int = 0, progress: Progress | None = None
-) -> Plan:
+    study: Study, *, goal: Goal | None = None, margin: float = MARGIN, seed: int = 0, gradients: float | None = None,
+    hands: Hands | None = None, progress: Progress | None = None,
+) -> Plan:  # fmt: skip
     """Choose a schedule for a study's target.
 
     What ``[schedule]`` gives is held; what it leaves out is searched, up to ``cluster.workers``. Of quadratics that is
-    policy, active workers, group, staleness threshold, learning rate and momentum, by mathematics; of networks active
-    workers, learning rate and synchrony, by pilots with few workers. The pick is checked by `simulate`.
+    policy, active workers, group, staleness threshold, learning rate and momentum, by mathematics; of networks all
+    that too, by theory, a race of pilots and full runs in virtual time. The pick is checked by `simulate`.
 
     Args:
         study: Its schedule may be empty.
-        goal: What is to be least, and limits; time unless given. Networks: time alone.
+        goal: What is to be least, and limits; time unless given.
         margin: Largest share of the mean-square limit that a learning rate may take, above 0, below 1. Quadratics.
         seed: Of pilots and simulations.
+        gradients: Of the study's batch size: what a network's search may cost; as many as it takes unless given.
+        hands: That run a network's pilots, see `stalewise.hands`; this process unless given.
         progress: Called with the fraction done and a message.
 
     Returns:
@@ -90,15 +95,18 @@ def plan(
     goal = goal or Goal()
     if not 0.0 < margin < 1.0:
         raise InputError(f"margin must be above 0 and below 1, got {margin:g}")
+    if gradients is not None:
+        checks.positive("gradients", gradients)
     if study.workload.is_quadratic:
-        found = search_quadratic(study, seed, lambda share, message: say(0.6 * share, message), goal, margin)
-    elif goal != Goal(price=goal.price):
-        raise InputError(f"a network is planned for time alone, got objective {goal.objective!r} or a limit")
+        found = search_quadratic(study, seed, lambda share, message: say(0.9 * share, message), goal, margin)
     else:
-        found = search_network(study, seed, lambda share, message: say(0.6 * share, message))
-    say(0.6, "predicting the pick")
+        found = search_network(
+            study, seed, lambda share, message: say(0.9 * share, message), goal, hands or Hands(),
+            budget=gradients or math.inf, identity=identity(study),
+        )  # fmt: skip
+    say(0.9, "predicting the pick")
     predicted = predict(found.study, seed=seed)
-    say(0.7, "checking the pick in virtual time")
+    say(0.95, "checking the pick in virtual time")
     said = predicted.time_to_target.mean
     checked = simulate(found.study, seed=seed, horizon=None if said is None else CHECKED * said)
     if said is not None and checked.time_to_target.mean is None and not checked.diverges:

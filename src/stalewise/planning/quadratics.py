@@ -19,6 +19,7 @@ from stalewise.planning.search import (
     fresh_sentence,
     guard,
     guard_sentence,
+    is_fresh,
     many,
     percent,
     rank,
@@ -37,7 +38,6 @@ WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to bot
 NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
 STRIDES = 4  # to neighbouring structures
 MOMENTA, BOOSTS, POLISH = (0.3, 0.6, 0.8, 0.9, 0.95), (0.2, 0.7), 25  # boosts of the log of the learning rate; looks
-SYNCHRONOUS = ("sync", "k-sync", "k-batch-sync", "rennala")  # nothing stale is applied
 Say = Callable[[float, str], None]
 
 
@@ -84,9 +84,9 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     guesses = look(structures(study), seed, margin, lambda share, message: say(0.6 * share, message))
     guesses.sort(key=search.order)
     tuned = _tuned(search, guesses, say)
-    own = min((row for name, row in tuned.items() if name == held.policy or not _fresh(name)), key=search.order)
-    fresh = min((row for name, row in tuned.items() if _fresh(name)), key=search.order)
-    stay = _fresh(own.study.policy) or search.order(fresh) <= search.order(own)
+    own = min((row for name, row in tuned.items() if name == held.policy or not is_fresh(name)), key=search.order)
+    fresh = min((row for name, row in tuned.items() if is_fresh(name)), key=search.order)
+    stay = is_fresh(own.study.policy) or search.order(fresh) <= search.order(own)
     pick = fresh if stay and held.policy is None else own
     final, reasons = _explained(pick, search, reordered=reordered)
     if held.policy != "sync":
@@ -105,7 +105,7 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
     by_policy: dict[str, list[Guess]] = {}
     for one in guesses:
         by_policy.setdefault(one.study.policy, []).append(one)
-    stale = next((policy for policy in by_policy if not _fresh(policy)), "async")
+    stale = next((policy for policy in by_policy if not is_fresh(policy)), "async")
     leading = [] if held else [*by_policy][:FINALISTS]
     finalists: list[str] = list(dict.fromkeys([held or stale, "sync", *leading]))
     tuned: dict[str, _Tuned] = {}
@@ -146,11 +146,6 @@ def _settling(study: Study, timing: Arrivals, longest: float) -> tuple[float, fl
         return settling(study, timing, longest=longest)
     except NotConvergedError:
         return math.inf, math.inf
-
-
-def _fresh(policy: str) -> bool:
-    """Whether nothing stale is applied."""
-    return policy in SYNCHRONOUS
 
 
 class _Search:

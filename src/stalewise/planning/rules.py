@@ -20,24 +20,27 @@ class Rule:
 
     name: str
     source: str
-    schedule: Callable[["Facts"], dict]
+    schedule: Callable[["Facts"], dict | None]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What rules go by: all workers N, the best learning rate of one worker, L, mu, s^2 of a batch, the target F*."""
+    """What rules go by: all workers N, the best learning rate of one worker, L, mu, s^2 of a batch, the target F*.
+
+    Of a network mu is not known, and so no accuracy.
+    """
 
     workers: int
     alone: float
     stiffest: float
-    softest: float
-    noise: float
+    softest: float | None
+    noise: float | None
     target: float
 
     @property
-    def accuracy(self) -> float:
-        """eps, in the squared norm of the gradient."""
-        return 2.0 * self.softest * self.target
+    def accuracy(self) -> float | None:
+        """eps, in the squared norm of the gradient; None where it is not known."""
+        return None if self.softest is None else 2.0 * self.softest * self.target
 
     @property
     def stale(self) -> int:
@@ -45,14 +48,18 @@ class Facts:
         return max(self.workers - 1, 1)
 
 
-def _ringmaster(facts: Facts) -> dict:
+def _ringmaster(facts: Facts) -> dict | None:
+    if facts.accuracy is None or facts.noise is None:
+        return None
     bound = max(1, math.ceil(facts.noise / facts.accuracy))
     noisy = facts.accuracy / (4 * facts.stiffest * facts.noise) if facts.noise > 0 else math.inf
     rate = min(1.0 / (2 * bound * facts.stiffest), noisy)
     return {"policy": "ringmaster", "max_staleness": bound - 1, "on_stale": "cancel", "learning_rate": rate}
 
 
-def _rennala(facts: Facts) -> dict:
+def _rennala(facts: Facts) -> dict | None:
+    if facts.accuracy is None or facts.noise is None:
+        return None
     group = max(1, math.ceil(facts.noise / facts.accuracy))
     noisy = facts.accuracy * group / (2 * facts.stiffest * facts.noise) if facts.noise > 0 else math.inf
     return {"policy": "rennala", "group": group, "learning_rate": min(1.0 / facts.stiffest, noisy)}
@@ -106,6 +113,8 @@ def facts_of(study: Study, alone: float) -> Facts:
 def under_rule(study: Study, rule: Rule, facts: Facts) -> Study | None:
     """The study under what the rule says of it; None where that has no meaning."""
     said = rule.schedule(facts)
+    if said is None:
+        return None
     said["learning_rate"] = rounded(said["learning_rate"])
     clear = dict.fromkeys(("max_staleness", "on_stale", "group", "staleness_weight", "momentum", "nesterov"))
     try:

@@ -10,6 +10,7 @@ from stalewise.study import Study
 
 RARE = 1e-4
 MARGIN = 0.9  # of the mean-square limit: the most a plan uses
+FRESH = ("sync", "k-sync", "k-batch-sync", "rennala")  # policies that apply nothing stale
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-def policies(study: Study) -> list[str]:
-    """The study's own policy, else fully asynchronous, and the synchronous one to beat."""
-    own = study.schedule.policy or "async"
-    return [own] if own == "sync" else [own, "sync"]
+def is_fresh(policy: str) -> bool:
+    """Whether a policy applies nothing stale."""
+    return policy in FRESH
 
 
 def guard(timing: Arrivals, workers: int) -> int:

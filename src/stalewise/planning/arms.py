@@ -1,0 +1,170 @@
+"""Schedules of a network in a race: pilots of each, run on from round to round in whichever process holds them."""
+
+import functools
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stalewise.hands import Call
+from stalewise.planning.objectives import Goal, Spent, spent
+from stalewise.prediction.pilots import Curves, Forecast, Pilots, pilots_of
+from stalewise.staleness import Arrivals, arrivals
+from stalewise.study import Study
+from stalewise.trajectory import settling_time
+from stalewise.workloads import open_network
+
+if TYPE_CHECKING:
+    from stalewise.workloads.network import Network
+
+HELD_BYTES = 1 << 30  # of parameter versions that a process keeps from one round to the next, at most about that
+HELD: "OrderedDict[str, tuple[list[float], Pilots]]" = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A schedule, how it is shown, and what its time costs.
+
+    Attributes:
+        study: Under the schedule; with its batch size.
+        timing: Its arrivals.
+        seeds: Of its pilots.
+        seed: The first.
+        budget: Samples of the pilots over those of the run they show, 1 for the run itself.
+        size: Parameters of the network.
+    """
+
+    study: Study
+    timing: Arrivals
+    seeds: int
+    seed: int
+    budget: float
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Of one schedule, one show."""
+        schedule = self.study.schedule.model_dump_json(exclude_none=True)
+        return f"{schedule} {self.seeds} {self.seed} {self.budget:g}"
+
+    @property
+    def computed(self) -> float:
+        """Gradients computed a second, of the run itself."""
+        return self.timing.rate * self.timing.gradients_a_step / self.timing.acceptance
+
+    def spent(self, time: float, goal: Goal) -> Spent:
+        """What it takes up to a time."""
+        return spent(self.timing, self.study.active_workers, self.size, time, goal.price)
+
+    def price(self, goal: Goal) -> float:
+        """What a second takes of what is to be saved."""
+        return getattr(self.spent(1.0, goal), goal.objective)
+
+    def cost(self, time: float) -> float:
+        """Gradients of the run's batch size that its pilots cost up to a time, about."""
+        return self.computed * time * self.seeds * self.budget
+
+    def call(self, stages: list[float], study: Any) -> Call:
+        """Show it, in stages up to the last [s]; ``study`` is the identity of what is planned for."""
+        key = None if study is None else {"of": study, "arm": self.name, "stages": stages}
+        return Call(self.name, show, (self.study, self.name, self.seeds, self.seed, self.budget, stages), key)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An arm and what has been seen of it.
+
+    Attributes:
+        arm: Which.
+        curves: Of its pilots; None where even the colder one blew up before it could be recorded twice.
+        samples: Spent by its pilots so far.
+        diverged: Whether the colder pilot did.
+    """
+
+    arm: Arm
+    curves: Curves
+    samples: int
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the colder pilot did."""
+        return self.curves.diverged[0]
+
+    @functools.cached_property
+    def said(self) -> Forecast:
+        """What the pilots say of the run."""
+        return self.curves.forecast()
+
+    def time(self, temperature: float = 1.0) -> float:
+        """To the target [s], at a noise temperature over the study's own; infinite where it is not reached."""
+        if self.diverged:
+            return np.inf
+        said = self.said if temperature == 1.0 else self.curves.forecast(temperature)
+        reached = settling_time(said.time, said.loss, self.arm.study.target.loss)
+        return np.inf if reached is None else reached
+
+    def order(self, goal: Goal) -> tuple[float, float, float]:
+        """Least is best: those that reach the target by what that takes, the others by their loss in the end."""
+        if self.diverged:
+            return np.inf, np.inf, np.inf
+        return *goal.order(self.arm.spent(self.time(), goal)), float(self.said.loss[-1])
+
+    @property
+    def over_seeds(self) -> tuple[float, float]:
+        """Ends of the 95 % band of the time to the target [s]."""
+        target = self.arm.study.target.loss
+        ends = (settling_time(self.said.time, loss, target) for loss in (self.said.low, self.said.high))
+        low, high = (np.inf if self.diverged or end is None else end for end in ends)
+        return low, high
+
+
+def show(study: Study, name: str, seeds: int, seed: int, budget: float, stages: list[float]) -> dict[str, Any]:
+    """Losses of an arm's pilots at the end of the last stage, as plain values; runs of earlier stages go on if held."""
+    network = _network(study)
+    name = f"{study.workload.model_dump_json()} {name}"
+    done, pilots = HELD.pop(name, (None, None))
+    if done is None or pilots is None or done != stages[: len(done)]:
+        timing = arrivals(study, seed=seed)
+        chosen = pilots_of(study, timing, budget, any_batch=network.any_batch)
+        done, pilots = [], Pilots(chosen, network, seeds, seed, study.workers().mean_cycle)
+    for until in stages[len(done) :]:
+        pilots.advance(until)
+    HELD[name] = (list(stages), pilots)
+    most = max(HELD_BYTES // (8 * network.size * seeds * (study.active_workers + 2)), 1)
+    while len(HELD) > most:
+        HELD.popitem(last=False)
+    seen = pilots.curves()
+    return {
+        "time": seen.time.tolist(),
+        "updates": seen.updates.tolist(),
+        "losses": [one.tolist() for one in seen.losses],
+        "temperatures": list(seen.temperatures),
+        "diverged": list(seen.diverged),
+        "samples": seen.samples,
+    }
+
+
+def shown(arm: Arm, answer: dict[str, Any]) -> Shown:
+    """What `show` said of an arm."""
+    arrays = {name: np.array(answer[name]) for name in ("time", "updates")}
+    losses = tuple(np.array(one) for one in answer["losses"])
+    curves = Curves(
+        **arrays, losses=losses, temperatures=tuple(answer["temperatures"]), diverged=tuple(answer["diverged"]),
+        samples=answer["samples"],
+    )  # fmt: skip
+    return Shown(arm, curves, answer["samples"])
+
+
+_OPEN: "dict[str, Network]" = {}
+
+
+def _network(study: Study) -> "Network":
+    """A study's network, opened once in a process."""
+    name = json.dumps([str(study.workload.folder), study.workload.model_dump_json()])
+    if name not in _OPEN:
+        _OPEN.clear()
+        HELD.clear()
+        _OPEN[name], _ = open_network(study)
+    return _OPEN[name]

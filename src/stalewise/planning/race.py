@@ -1,0 +1,126 @@
+"""A race of schedules by successive halving: all are shown for an amount, the better half for twice as much, and so on.
+
+The amount is of what is to be saved: seconds, worker-seconds or bytes. So all that are compared have spent the same.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from stalewise.hands import Hands
+from stalewise.planning.arms import Arm, Shown, shown
+from stalewise.planning.objectives import Goal
+from stalewise.planning.search import is_fresh
+
+FIRST = 16.0  # mean cycles of the cheapest arm before the first look
+LEAST = 4.0  # and where the budget asks for fewer
+BEYOND = 1.5  # times what the best one takes: what others may spend at most
+ROUNDS = 9  # of doubled amounts
+LEFT = 3  # arms among which a race ends
+MOST_CYCLES = 2000.0
+Say = Callable[[float, str], None]
+
+
+@dataclass
+class Race:
+    """Runs arms and counts what they cost.
+
+    Attributes:
+        hands: That run them.
+        goal: What is to be saved.
+        identity: Of the study that is planned for, to keep answers by; None keeps none.
+        budget: Gradients of the study's batch size that all races may cost.
+        batch: Samples of these.
+        say: Told how far it is.
+        shown: What was shown last of every arm, by name.
+    """
+
+    hands: Hands
+    goal: Goal
+    identity: object
+    budget: float
+    batch: int
+    say: Say
+    shown: dict[str, Shown] = field(default_factory=dict)
+    ended: bool = False
+
+    @property
+    def spent(self) -> float:
+        """Gradients so far."""
+        return sum(one.samples for one in self.shown.values()) / self.batch
+
+    def show(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
+        """Each arm up to the last of its stages [s]."""
+        calls = [arm.call(list(times), self.identity) for arm, times in zip(arms, stages, strict=True)]
+
+        def done(ready: int) -> None:
+            self.say(ready / len(calls), f"{what}, {ready} of {len(calls)}; {self.spent:.0f} gradients before")
+
+        done(0)
+        answers = self.hands.each(calls, done)
+        found = [shown(arm, answer) for arm, answer in zip(arms, answers, strict=True)]
+        self.shown |= {one.arm.name: one for one in found}
+        return found
+
+    def halved(self, arms: Sequence[Arm], share: float) -> list[Shown]:
+        """The last few of a race, best first; the best one with stale gradients and the best without are among them.
+
+        Args:
+            arms: Of one number of seeds.
+            share: Of the budget that it may cost, about: the first look is as short as that asks for.
+        """
+        left, stages = list(arms), dict.fromkeys((arm.name for arm in arms), ())
+        amount = self._first(arms, share)
+        seen: list[Shown] = []
+        for turn in range(ROUNDS):
+            stages = {arm.name: (*stages[arm.name], self._until(arm, amount)) for arm in left}
+            if turn > 0 and not self.affords(left, amount / 2, amount):
+                self.ended = True
+                break
+            seen = self.show(left, [stages[arm.name] for arm in left], f"round {turn + 1}: {len(left)} schedules")
+            seen.sort(key=self.order)
+            best = self._taken(seen[0])
+            settled = best <= amount / BEYOND
+            spread = all(one.diverged or stages[one.arm.name][-1] >= self._longest(one.arm) for one in seen)
+            if settled or spread:
+                break
+            keep = max(math.ceil(len(seen) / 2), min(LEFT, len(seen)))
+            left = [one.arm for one in self._both(seen, keep)]
+            amount = min(2.0 * amount, BEYOND * best)
+        return seen
+
+    def affords(self, arms: Sequence[Arm], before: float, amount: float) -> bool:
+        """Whether the budget is enough to take these arms from one amount to the next."""
+        cost = sum(arm.cost(self._until(arm, amount)) - arm.cost(self._until(arm, before)) for arm in arms)
+        return self.spent + cost <= self.budget
+
+    def order(self, one: Shown) -> tuple[float, float, float]:
+        """Least is best."""
+        return one.order(self.goal)
+
+    def _first(self, arms: Sequence[Arm], share: float) -> float:
+        """The first amount: 16 mean cycles of the cheapest arm, or as few as the share asks for, 4 at least."""
+        cycle = min(arm.study.workers().mean_cycle * arm.price(self.goal) for arm in arms)
+        rounds = math.log2(max(len(arms) / LEFT, 1.0)) + 2.0
+        each = sum(arm.cost(self._until(arm, cycle)) for arm in arms)
+        return cycle * min(max(share * self.budget / (rounds * each), LEAST), FIRST)
+
+    def _taken(self, one: Shown) -> float:
+        """By the best one, of what is to be saved."""
+        return getattr(one.arm.spent(one.time(), self.goal), self.goal.objective)
+
+    def _until(self, arm: Arm, amount: float) -> float:
+        """Seconds that an amount is enough for."""
+        return min(amount / arm.price(self.goal), self._longest(arm))
+
+    def _longest(self, arm: Arm) -> float:
+        return min(arm.study.target.time_limit or math.inf, MOST_CYCLES * arm.study.workers().mean_cycle)
+
+    def _both(self, seen: Sequence[Shown], keep: int) -> list[Shown]:
+        """The first few, and the best ones with and without stale gradients."""
+        kept = [one for one in seen[:keep] if not one.diverged]
+        for fresh in (True, False):
+            mine = [one for one in seen if is_fresh(one.arm.study.policy) == fresh and not one.diverged]
+            if mine and mine[0] not in kept:
+                kept.append(mine[0])
+        return kept or list(seen[:1])
