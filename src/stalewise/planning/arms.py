@@ -3,7 +3,7 @@
 import functools
 import json
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from stalewise.workloads import open_network
 if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
+MUCH = 0.25  # of the colder pilot's loss: what may be its noise
 HELD_BYTES = 1 << 30  # of parameter versions that a process keeps from one round to the next, at most about that
 HELD: "OrderedDict[str, tuple[list[float], Pilots]]" = OrderedDict()
 
@@ -42,6 +43,11 @@ class Arm:
     seed: int
     budget: float
     size: int
+
+    @property
+    def whole(self) -> "Arm":
+        """The run itself, with half the seeds."""
+        return replace(self, budget=1.0, seeds=max(self.seeds // 2, 1))
 
     @property
     def name(self) -> str:
@@ -96,6 +102,17 @@ class Shown:
     def said(self) -> Forecast:
         """What the pilots say of the run."""
         return self.curves.forecast()
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the pilots show little but their own noise: one diverges, or much of the colder one's loss is noise.
+
+        Never of the run itself.
+        """
+        if self.arm.budget >= 1.0:
+            return False
+        told = any(self.curves.diverged) or self.said.loss[-1] < (1.0 - MUCH) * self.said.cold[-1]
+        return bool(told)
 
     def time(self, temperature: float = 1.0) -> float:
         """To the target [s], at a noise temperature over the study's own; infinite where it is not reached."""

@@ -154,7 +154,7 @@ class _Search:
         stages = [[until] for _, until in wanted.values()]
         if not self._affords(arms, stages):
             return list(seen)
-        return sorted(self.race.show(arms, stages, "learning rates in between"), key=self.order)
+        return sorted(self.race.judged(arms, stages, "learning rates in between"), key=self.order)
 
     def finals(self, better: Sequence[Shown]) -> list[Shown]:
         """Full runs of the last few, and of the best with fewer workers where that should do as well."""
@@ -202,12 +202,13 @@ class _Search:
 
     def fewer(self, one: Shown) -> Iterator[tuple[Study, float]]:
         """Half the workers, a quarter and so on at the same drift, as far as the pilots say they do as well."""
-        if self.study.schedule.active_workers or self.study.schedule.learning_rate or len(one.curves.losses) < 2:
+        heated = self.race.heated(one)
+        if self.study.schedule.active_workers or self.study.schedule.learning_rate or heated is None:
             return
         last: tuple[Study, float] | None = None
         for study, heat in self.scaled(one, 0.5):
-            time = one.time(heat)
-            if not time <= STEADY * one.time():
+            time = heated.time(heat)
+            if not time <= STEADY * heated.time():
                 break
             last = study, time
         if last is not None:
@@ -304,8 +305,9 @@ class _Search:
     def _buys(self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown]) -> list[str]:
         """What workers buy at one drift."""
         study = pick.arm.study
-        source = next((one for one in better if one.arm.study.policy == study.policy), None)
-        if source is None or len(source.curves.losses) < 2 or not math.isfinite(source.time()):
+        same = next((one for one in better if one.arm.study.policy == study.policy), None)
+        source = None if same is None else self.race.heated(same)
+        if source is None or not math.isfinite(source.time()):
             return []
         full = {one.arm.study.active_workers: one for one in picks if one.arm.study.policy == study.policy}
         now, parts = source.time(), []

@@ -9,6 +9,8 @@ one beats in both cannot be the best, as far as curvatures stay and noise adds u
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from stalewise.dynamics import step_limits
 from stalewise.planning.objectives import Goal, spent
 from stalewise.planning.search import is_fresh
@@ -17,7 +19,7 @@ from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 
 MOST = 5  # structures that are raced
-LEAST = 0.3  # of the best drift: slower ones are not raced
+HARDLY_LESS, QUARTER_MORE = 0.8, 1.25
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,47 @@ def pace(study: Study, goal: Goal, size: int, seed: int) -> Pace:
 
 
 def raced(paces: Sequence[Pace], held: str | None) -> list[Pace]:
-    """The few that are worth a race, fastest drift first: none that another one beats in drift and gradients both.
+    """The few that are worth a race, fastest drift first.
 
-    The fastest one with fresh gradients alone is among them, and the fastest one with stale ones or of the policy that
-    is given.
+    Left out is what another one beats in drift and in gradients both, or by a quarter in gradients at hardly less
+    drift; of what remains, as many as are raced evenly over the gradients. The fastest one with fresh gradients alone
+    is among them, and the fastest one with stale ones or of the policy that is given.
     """
     order = sorted(paces, key=lambda one: (-one.drift, -one.gradients))
-    best, most = [], 0.0
-    for one in order:
-        if one.gradients > 1.01 * most and one.drift >= LEAST * order[0].drift:
-            best.append(one)
-            most = one.gradients
-    fresh = next((one for one in order if is_fresh(one.study.policy)), None)
+    best = [one for i, one in enumerate(order) if not any(_beats(other, one, j < i) for j, other in enumerate(order))]
     own = (lambda policy: policy == held) if held else (lambda policy: not is_fresh(policy))
-    stale = next((one for one in order if own(one.study.policy)), None)
-    needed = [one for one in (fresh, stale) if one is not None and one not in best[:MOST]]
-    return [*best[: MOST - len(needed)], *needed]
+    needed = []
+    for wanted in (is_fresh, own):
+        if not any(wanted(one.study.policy) for one in best):
+            needed += _best_drift([one for one in order if wanted(one.study.policy)])
+    best = _spread(best, MOST - len(needed))
+    for wanted in (is_fresh, own):
+        if not any(wanted(one.study.policy) for one in [*best, *needed]):
+            needed += _best_drift([one for one in order if wanted(one.study.policy)])
+    return [*best, *needed]
+
+
+def _beats(other: Pace, one: Pace, first: bool) -> bool:
+    """Whether the other one makes this one superfluous; of two alike the first does."""
+    if other is one:
+        return False
+    drift, gradients = other.drift / one.drift, other.gradients / one.gradients
+    if drift == gradients == 1.0:
+        return first
+    return (drift >= 1.0 and gradients >= 1.0) or (drift >= HARDLY_LESS and gradients >= QUARTER_MORE)
+
+
+def _best_drift(some: Sequence[Pace]) -> list[Pace]:
+    """The one with most gradients among those of hardly less than the fastest drift; none of none."""
+    near = [one for one in some if one.drift >= HARDLY_LESS * some[0].drift]
+    return [max(near, key=lambda one: one.gradients)] if near else []
+
+
+def _spread(some: Sequence[Pace], most: int) -> list[Pace]:
+    """At most so many, evenly over the logarithm of the gradients, both ends among them."""
+    if len(some) <= most:
+        return list(some)
+    places = np.log([one.gradients for one in some])
+    wanted = np.linspace(places.min(), places.max(), most)
+    chosen = {int(np.abs(places - place).argmin()) for place in wanted}
+    return [some[i] for i in sorted(chosen)]

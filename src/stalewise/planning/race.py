@@ -5,7 +5,9 @@ The amount is of what is to be saved: seconds, worker-seconds or bytes. So all t
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from stalewise.hands import Hands
 from stalewise.planning.arms import Arm, Shown, shown
@@ -56,10 +58,39 @@ class Race:
         def done(ready: int) -> None:
             self.say(ready / len(calls), f"{what}, {ready} of {len(calls)}; {self.spent:.0f} gradients before")
 
+        if not calls:
+            return []
         done(0)
         answers = self.hands.each(calls, done)
         found = [shown(arm, answer) for arm, answer in zip(arms, answers, strict=True)]
         self.shown |= {one.arm.name: one for one in found}
+        return found
+
+    def heated(self, one: Shown) -> Shown | None:
+        """The same with what is known of higher noise temperatures; None where nothing is."""
+        if len(one.curves.losses) > 1:
+            return one
+        study, time = one.arm.study, one.curves.time
+        pilots = [other for other in self.shown.values() if other.arm.study == study and len(other.curves.losses) > 1]
+        if not pilots or one.arm.budget < 1.0:
+            return None
+        hot = pilots[-1].curves
+        known = time[time <= hot.time[-1]]
+        losses = one.curves.losses[0].mean(axis=0)[None, : len(known)]
+        hotter = np.interp(known, hot.time, hot.losses[0].mean(axis=0))[None]
+        curves = replace(
+            one.curves, time=known, updates=one.curves.updates[: len(known)], losses=(losses, hotter),
+            temperatures=(1.0, hot.temperatures[0]),
+        )  # fmt: skip
+        return Shown(one.arm, curves, one.samples)
+
+    def judged(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
+        """The same, and the runs themselves in place of pilots that show little but noise."""
+        found = self.show(arms, stages, what)
+        noisy = [i for i, one in enumerate(found) if one.noisy]
+        whole = self.show([arms[i].whole for i in noisy], [stages[i] for i in noisy], f"{what}; noise decides")
+        for i, one in zip(noisy, whole, strict=True):
+            found[i] = one
         return found
 
     def halved(self, arms: Sequence[Arm], share: float) -> list[Shown]:
@@ -77,7 +108,8 @@ class Race:
             if turn > 0 and not self.affords(left, amount / 2, amount):
                 self.ended = True
                 break
-            seen = self.show(left, [stages[arm.name] for arm in left], f"round {turn + 1}: {len(left)} schedules")
+            seen = self.judged(left, [stages[arm.name] for arm in left], f"round {turn + 1}: {len(left)} schedules")
+            stages |= {one.arm.name: stages[arm.name] for one, arm in zip(seen, left, strict=True)}
             seen.sort(key=self.order)
             best = self._taken(seen[0])
             settled = best <= amount / BEYOND
