@@ -9,10 +9,11 @@
 """
 
 import argparse
+from unittest.mock import patch
 
 import numpy as np
 
-from stalewise.prediction.pilots import drawn_back, pilots_of, smoothed
+from stalewise.prediction.pilots import design, drawn_back, pilots_of, smoothed
 from stalewise.simulation import NetworkRun, advance
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
@@ -56,9 +57,9 @@ def losses(network, study, seeds, horizon, scale=1.0):
     return time, smoothed(time, np.array([run.loss[:points] for run in runs]))
 
 
-def predicted(network, study, budget, seeds, horizon, **how):
+def predicted(network, study, budget, seeds, horizon):
     """Losses of the two pilots on one clock, and their temperatures."""
-    cold, hot = pilots_of(study, arrivals(study), budget, **how)
+    cold, hot = pilots_of(study, arrivals(study), budget)
     time, c = losses(network, cold.study, seeds, horizon, cold.seconds)
     other, h = losses(network, hot.study, seeds, horizon, hot.seconds)
     return time, c, np.array([np.interp(time, other, row) for row in h]), (cold.temperature, hot.temperature)
@@ -102,7 +103,8 @@ def fleets(network):
         time, run = losses(network, study, seeds, 110.0)
         seen = times(time, run.mean(axis=0), levels)
         for most in (16, 32, 64):
-            clock, cold, hot, heat = predicted(network, study, 0.2, seeds, 110.0, most=most)
+            with patch.object(design, "MOST", most):
+                clock, cold, hot, heat = predicted(network, study, 0.2, seeds, 110.0)
             some = errors(times(clock, drawn_back(cold, hot, heat, 1.0)[0], levels), seen)
             print(f"u = {u:g}, {most} workers for 64: {' '.join(f'{one:+.1f}' for one in some)} %", flush=True)
 

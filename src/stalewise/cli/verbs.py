@@ -1,11 +1,13 @@
 """The verbs. Each parses, calls one function of the library, and prints."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 
+from stalewise import checks
 from stalewise.cli.shared import (
     Json,
     Out,
@@ -327,33 +329,50 @@ def _expected(question: Study, expect: str | None, out: Path | None) -> Trajecto
 def plan(
     study: str, /, *, objective: str = "time", price: float = 1.0, most_time: float | None = None,
     most_cost: float | None = None, most_traffic: float | None = None, margin: float = 0.9,
+    gradients: float | None = None, address: str | None = None, cores: int | None = None,
     set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
 ) -> bool:  # fmt: skip
     """Choose a schedule for the study's target, and say why.
 
-    What [schedule] gives is held, the rest is searched: of quadratics policy, workers, group, max_staleness, learning
-    rate and momentum, beside published rules; of networks workers, learning rate, synchrony. The pick is checked in
-    virtual time.
+    What [schedule] gives is held, the rest is searched: policy, workers, group, max_staleness, learning rate and
+    momentum, beside published rules. Quadratics are planned for by mathematics; of networks theory names the
+    structures, cheap pilots in virtual time race, and full runs decide among the last (docs/planning.md). The pick is
+    checked in virtual time. With --out pilots are kept, and not run again when the search is begun anew.
 
     Example: stalewise plan examples/quadratic.toml --objective cost --most-time 60
+    Example: stalewise plan examples/digits.toml --gradients 20000 --out runs/digits
 
     Args:
         study: Study file (TOML); - reads standard input.
-        objective: What is to be least: time [s], cost (worker-seconds times price) or traffic [bytes]; quadratics.
+        objective: What is to be least: time [s], cost (worker-seconds times price) or traffic [bytes].
         price: Of a worker-second.
         most_time: Limit on the time to the target [s].
         most_cost: Limit on the cost.
         most_traffic: Limit on what is sent, parameters and gradients [bytes].
         margin: Largest share of the mean-square limit that a learning rate may take; quadratics.
+        gradients: Budget of a network's search, in gradients of the study's batch size; as many as it takes unless
+            given.
+        address: Ray cluster that runs a network's pilots, host:port of its head or auto.
+        cores: Of this machine that run them, without an address; all of them unless given, 1 for no Ray.
     """
+    from stalewise.hands import borrowed
     from stalewise.planning import Goal
     from stalewise.planning import plan as run
 
     limits = {"time": most_time, "cost": most_cost, "traffic": most_traffic}
     goal = Goal(objective, price, **{name: value for name, value in limits.items() if value is not None})
     question = read_study(study, set_)
-    with progress_bar("plan") as progress:
-        answer = run(question, goal=goal, margin=margin, seed=seed, progress=progress)
+    check_folder(out)
+    if cores is not None:
+        checks.at_least("--cores", cores, 1)
+    folder = None if out is None else out / "pilots"
+    lent = (
+        nullcontext()
+        if question.workload.is_quadratic
+        else borrowed(question, address=address, cores=cores, folder=folder)
+    )
+    with progress_bar("plan") as progress, lent as hands:
+        answer = run(question, goal=goal, margin=margin, seed=seed, gradients=gradients, hands=hands, progress=progress)
     files = {"plan.json": to_json(answer.as_dict())}
     if out is not None:
         files["planned.toml"] = study_toml(answer.study, out)

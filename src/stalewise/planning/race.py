@@ -68,10 +68,12 @@ class Race:
 
     def heated(self, one: Shown) -> Shown | None:
         """The same with what is known of higher noise temperatures; None where nothing is."""
-        if len(one.curves.losses) > 1:
+        if len(one.curves.temperatures) > 1:
             return one
         study, time = one.arm.study, one.curves.time
-        pilots = [other for other in self.shown.values() if other.arm.study == study and len(other.curves.losses) > 1]
+        pilots = [
+            other for other in self.shown.values() if other.arm.study == study and len(other.curves.temperatures) > 1
+        ]
         if not pilots or one.arm.budget < 1.0:
             return None
         hot = pilots[-1].curves
@@ -85,9 +87,12 @@ class Race:
         return Shown(one.arm, curves, one.samples)
 
     def judged(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
-        """The same, and the runs themselves in place of pilots that show little but noise."""
+        """The same, and the runs themselves in place of pilots that show little but noise, if the budget is enough."""
         found = self.show(arms, stages, what)
         noisy = [i for i, one in enumerate(found) if one.noisy]
+        if self.spent + sum(arms[i].whole.cost(stages[i][-1]) for i in noisy) > self.budget:
+            self.ended = True
+            return found
         whole = self.show([arms[i].whole for i in noisy], [stages[i] for i in noisy], f"{what}; noise decides")
         for i, one in zip(noisy, whole, strict=True):
             found[i] = one
@@ -100,7 +105,7 @@ class Race:
             arms: Of one number of seeds.
             share: Of the budget that it may cost, about: the first look is as short as that asks for.
         """
-        left, stages = list(arms), dict.fromkeys((arm.name for arm in arms), ())
+        left, stages = list(arms), {arm.name: tuple[float, ...]() for arm in arms}
         amount = self._first(arms, share)
         seen: list[Shown] = []
         for turn in range(ROUNDS):

@@ -28,32 +28,25 @@ class Pilot:
     temperature: float
 
 
-def pilots_of(
-    study: Study, timing: Arrivals, budget: float, *, any_batch: bool = True, most: int | None = None
-) -> tuple[Pilot, ...]:
+def pilots_of(study: Study, timing: Arrivals, budget: float, *, any_batch: bool = True) -> tuple[Pilot, ...]:
     """A colder and a hotter pilot of one fleet, which share the budget five to one.
 
-    The fleet is the study's own, or of ``most`` workers, or of as few as it takes for the hotter pilot's gradients to
+    The fleet is the study's own up to 64 workers, or of as few as it takes for the hotter pilot's gradients to
     be of one sample or more: of few workers the same budget buys as low a temperature, with more samples a gradient. It
-    costs more than the budget where neither batches nor workers can be so few. A budget of 1 buys one pilot at the
-    study's own temperature: the study itself, or with ``most`` the smallest fleet of that many workers or more that may
-    stand in for it, which takes fewer and larger gradients.
+    costs more than the budget where neither batches nor workers can be so few. A budget of 1 buys the study itself.
 
     Args:
         study: What is predicted.
         timing: Its arrivals.
         budget: Samples of both pilots over those of the study, in the same time.
         any_batch: Whether gradients may have any number of samples.
-        most: Workers of a fleet; 64 below a budget of 1, any number at it, unless given.
     """
     own = own_fleet(study, timing)
-    if not noise_is_additive(study.schedule):
+    if budget >= 1.0 or not noise_is_additive(study.schedule):
         return (_pilot(own, own.study.batch_size),)
-    if budget >= 1.0:
-        return (_at_own_temperature(study, timing, own, most, any_batch=any_batch),)
     if not any_batch:
         return _by_workers(study, timing, own, budget)
-    fleet = _fleet(study, timing, own, budget, most or MOST)
+    fleet = _fleet(study, timing, own, budget)
     samples = budget * fleet.batch
     hot = max(1, round(samples / SHARES))
     cold = max(2 * hot, int(samples + 1e-9) - hot)
@@ -62,24 +55,14 @@ def pilots_of(
     return _pilot(fleet, cold), _pilot(fleet, hot)
 
 
-def _at_own_temperature(study: Study, timing: Arrivals, own: Fleet, most: int | None, *, any_batch: bool) -> Pilot:
-    fleet = None
-    if most is not None and any_batch and own.study is study:
-        few = max(most, fewest_workers(study, timing))
-        fleet = smaller_fleet(study, timing, few)
-    if fleet is None:
-        return _pilot(own, own.study.batch_size)
-    return _pilot(fleet, max(1, round(fleet.batch)))
-
-
-def _fleet(study: Study, timing: Arrivals, own: Fleet, budget: float, most: int) -> Fleet:
-    """The largest fleet, up to ``most`` workers, by halves, that the budget is enough for; else the smallest known."""
+def _fleet(study: Study, timing: Arrivals, own: Fleet, budget: float) -> Fleet:
+    """The largest fleet, up to 64 workers, by halves, that the budget is enough for; else the smallest known."""
     workers = own.study.active_workers
     fleet, few = own, workers
-    if workers <= most and budget * own.batch >= SHARES:
+    if workers <= MOST and budget * own.batch >= SHARES:
         return own
     fewest = fewest_workers(study, timing) if own.study is study else workers
-    while few > fewest and (few > most or budget * fleet.batch < SHARES):
+    while few > fewest and (few > MOST or budget * fleet.batch < SHARES):
         few = max(few // 2, fewest)
         fleet = smaller_fleet(study, timing, few) or fleet
     return fleet

@@ -19,11 +19,12 @@ BUDGET = 0.2  # samples of the pilots over those of the run they predict, to beg
 RICHER = 2.5  # times the budget, where pilots diverge
 SEEDS = 8
 FIRST, ROUND = 16, 8  # cycles before the first look, and between looks
+MOST_CYCLES = 2000.0  # after which it ends
 
 
 def predict_network(
     study: Study, *, network: "Network | None" = None, seeds: int = SEEDS, seed: int = 0, budget: float | None = None,
-    most_workers: int | None = None, most_cycles: float = 2000.0, progress: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Trajectory:  # fmt: skip
     """Predict a network study from pilots; see `stalewise.prediction.predict`.
 
@@ -36,9 +37,6 @@ def predict_network(
             diverge are run again with 2.5 times as much, up to 1, which is the study itself in virtual time. Unless
             given it is a fifth, and 1 where noise decides: where the colder pilot's own time to the target is above
             1.5 times the predicted one, the hotter one diverges, or the predicted loss stops falling above the target.
-        most_workers: Of a pilot; at a budget of 1 a smaller fleet stands in if it may, and is doubled if it diverges or
-            stalls, being nearer to its own limit.
-        most_cycles: Mean cycles after which it ends.
         progress: Called with the fraction done and a message.
     """
     if network is None:
@@ -48,16 +46,14 @@ def predict_network(
     given, budget = budget is not None, budget or BUDGET
     itself = pilots_of(study, timing, 1.0)
     while True:
-        chosen = pilots_of(study, timing, budget, any_batch=network.any_batch, most=most_workers)
+        chosen = pilots_of(study, timing, budget, any_batch=network.any_batch)
         pilots = Pilots(chosen, network, seeds, seed, study.workers().mean_cycle)
-        stalled = _run(pilots, study, most_cycles, progress)
+        _run(pilots, study, progress)
         spent += pilots.samples
         if chosen == itself:
             break
-        if pilots.diverged[0] or (stalled and budget >= 1.0):
+        if pilots.diverged[0]:
             failed.append(chosen[0])
-            if budget >= 1.0:
-                most_workers = 2 * chosen[0].study.active_workers
             budget = min(RICHER * budget, 1.0)
         elif not given and pilots.noise_decides(study.target.loss):
             noisy.append(chosen[0])
@@ -67,15 +63,15 @@ def predict_network(
     if progress:
         progress(1.0, "done")
     answer = _trajectory(study, timing, pilots, spent, seeds, seed)
-    for pilot, what in ((failed, "diverged or stalled"), (noisy, "showed little but noise")):
+    for pilot, what in ((failed, "diverged"), (noisy, "showed little but noise")):
         answer = answer.with_note(_left_out(pilot, what))
     return answer
 
 
-def _run(pilots: Pilots, study: Study, most_cycles: float, progress: Progress | None) -> bool:
-    """Until the predicted loss has settled, no longer falls (returns True), or time is up."""
+def _run(pilots: Pilots, study: Study, progress: Progress | None) -> None:
+    """Until the predicted loss has settled, no longer falls, or time is up."""
     cycle = study.workers().mean_cycle
-    longest = min(study.target.time_limit or math.inf, most_cycles * cycle)
+    longest = min(study.target.time_limit or math.inf, MOST_CYCLES * cycle)
     reach = min(FIRST * cycle, longest)
     while True:
         pilots.advance(reach)
@@ -84,10 +80,9 @@ def _run(pilots: Pilots, study: Study, most_cycles: float, progress: Progress | 
         settled = settling_time(time, loss, study.target.loss)
         if progress:
             progress(min(reach / longest, 1.0), f"{time[-1] / cycle:.0f} cycles, loss {loss[-1]:.4g}")
-        stalled = pilots.stalled()
         done = settled is not None and time[-1] >= 1.4 * settled + 5 * cycle
-        if pilots.diverged[0] or done or stalled or reach >= longest:
-            return stalled and not done
+        if pilots.diverged[0] or done or pilots.stalled() or reach >= longest:
+            return
         reach = min(reach + ROUND * cycle, longest)
 
 
@@ -155,12 +150,6 @@ def _status(study: Study, said: Forecast, reached: TargetTime, *, diverges: bool
 def _cost(study: Study, pilots: Pilots, spent: int, computed: float, seeds: int) -> str:
     whole = computed * study.batch_size * seeds
     first = pilots.pilots[0].study
-    if len(pilots.pilots) == 1 and 1 < first.active_workers < study.active_workers:
-        return (
-            f"pilot in virtual time: {first.active_workers} worker(s), learning rate {first.learning_rate:.4g}, batch "
-            f"{first.batch_size}, the run's own noise temperature; {seeds} seeds cost {spent:.0f} samples (one run of "
-            f"what it predicts: {computed * study.batch_size:.0f})"
-        )
     if len(pilots.pilots) == 1:
         what = "the study itself in virtual time" if first is study else "the same steps on one worker"
         return f"no cheaper pilot stands in for this run: it is {what}; {seeds} seeds cost {spent:.0f} samples"
