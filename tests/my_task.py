@@ -20,6 +20,14 @@ def regression(width: int = 4):
     return model, nn.MSELoss(), DataLoader(TensorDataset(X, Y), batch_size=8, shuffle=True)
 
 
+def small(width: int = 8):
+    """Two classes told apart by a net of one hidden layer; tensors, so that gradients may have any batch size."""
+    model = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 1))
+    angles = torch.linspace(0.0, 19.0, 240)
+    samples = torch.stack([torch.sin(angles), torch.cos(1.7 * angles), torch.sin(2.3 * angles)], 1)
+    return model, nn.BCEWithLogitsLoss(), (samples, (samples[:, :1] + samples[:, 1:2] * samples[:, 2:] > 0).float())
+
+
 def normalised():
     """Batch normalisation, dropout and a frozen layer."""
     model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 1))

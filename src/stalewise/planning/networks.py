@@ -267,11 +267,11 @@ class _Search:
     def candidate(self, one: Shown) -> Candidate:
         """For the tables."""
         full = one.arm.budget >= 1.0
-        seeds = f"{one.arm.seeds} full runs" if full else f"pilots of {one.arm.seeds} seeds"
+        seeds = _many_of(one.arm.seeds, "full run") if full else f"pilots of {_many_of(one.arm.seeds, 'seed')}"
         if one.diverged:
             note = f"{seeds}: diverges"
         elif math.isfinite(one.time()):
-            note = f"{seeds}: {_over_seeds(one)}"
+            note = seeds if one.arm.seeds == 1 else f"{seeds}: {_over_seeds(one)}"
         else:
             note = f"{seeds}: loss {one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
         return Candidate(one.arm.study, one.arm.spent(one.time(), self.goal), note)
@@ -286,7 +286,7 @@ class _Search:
         said += _momentum(pick, self.race, self.order)
         said += self._buys(pick, better, picks)
         names = ", ".join(dict.fromkeys(_name(one.study) for one in chosen))
-        said.append(f"Theory left {many_of(len(chosen), 'structure')} to race, {many_of(arms, 'schedule')}: {names}.")
+        said.append(f"Theory left {_many_of(len(chosen), 'structure')} to race, {_many_of(arms, 'schedule')}: {names}.")
         if self.race.ended:
             said.append(f"The budget of {self.race.budget:.0f} gradients ended the search early, after {searched:.0f}.")
         return said
@@ -359,7 +359,7 @@ def _name(study: Study) -> str:
     return f"{study.policy} with {many(study.active_workers)}{group}"
 
 
-def many_of(number: int, what: str) -> str:
+def _many_of(number: int, what: str) -> str:
     """1 structure, 2 structures."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
@@ -391,10 +391,10 @@ def _momentum(pick: Shown, race: Race, order: Callable[[Shown], Any]) -> list[st
     if not other or not mine:
         return []
     best, own = min(other, key=order), min(mine, key=order)
-    named = "Without momentum" if momentum else f"Momentum {best.arm.study.schedule.momentum:g}"
+    named = "Without momentum" if momentum else f"With momentum {best.arm.study.schedule.momentum:g}"
     if not math.isfinite(best.time()):
-        return [f"{named} fell behind in the race."]
-    return [f"{named} takes {best.time():.4g} s by pilots, against {own.time():.4g} s."]
+        return [f"{named} schedules fell behind in the race."]
+    return [f"{named} it takes {best.time():.4g} s in the race, against {own.time():.4g} s."]
 
 
 def _cost(race: Race, searched: float) -> str:

@@ -21,6 +21,8 @@ from stalewise.study import Study
 from stalewise.trajectory import Trajectory
 
 CHECKED = 2.0  # times the predicted time, simulated
+APART = 1000  # between the seeds of a search and those of the check
+NETWORK_SEEDS = 8  # of the check
 Progress = Callable[[float, str], None]
 
 
@@ -108,9 +110,11 @@ def plan(
     predicted = predict(found.study, seed=seed)
     say(0.95, "checking the pick in virtual time")
     said = predicted.time_to_target.mean
-    checked = simulate(found.study, seed=seed, horizon=None if said is None else CHECKED * said)
+    seeds = None if study.workload.is_quadratic else NETWORK_SEEDS
+    horizon = None if said is None else CHECKED * said
+    checked = simulate(found.study, seeds=seeds, seed=seed + APART, horizon=horizon)
     if said is not None and checked.time_to_target.mean is None and not checked.diverges:
-        checked = simulate(found.study, seed=seed)
+        checked = simulate(found.study, seeds=seeds, seed=seed + APART)
     say(1.0, "done")
     return Plan(
         study=found.study,

@@ -1,0 +1,203 @@
+"""Plans of networks: theory shortlists, pilots race, full runs decide; within a budget, on hands that may be lost."""
+
+import importlib
+import math
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from on_ray import REAL
+from stalewise.dynamics import step_limit
+from stalewise.errors import InputError
+from stalewise.hands import Hands, RayHands, local_ray
+from stalewise.planning import Goal, arms, plan
+from stalewise.planning.arms import Arm, Shown, show
+from stalewise.planning.knobs import structures
+from stalewise.planning.paces import HARDLY_LESS, QUARTER_MORE, pace, raced
+from stalewise.planning.race import Race
+from stalewise.planning.search import is_fresh
+from stalewise.prediction.pilots import Curves
+from stalewise.simulation import simulate
+from stalewise.staleness import arrivals
+from stalewise.study import make_study
+
+
+def network(workers, target=0.4, **schedule):
+    """A small network on uneven workers."""
+    return make_study(
+        {
+            "workload": {"kind": "my_task:small", "path": str(Path(__file__).parents[1])},
+            "cluster": {"workers": workers, "compute": "gamma(1, 2)"},
+            "schedule": {"batch_size": 32, **schedule},
+            "target": {"loss": target},
+        }
+    )
+
+
+@pytest.mark.parametrize(("objective", "held"), [("time", None), ("cost", None), ("time", "async")])
+def test_nothing_raced_is_beaten_and_nothing_left_out_is_needed(objective, held):
+    """Of what is left out each is beaten in drift and gradients, or lies between others that are raced."""
+    study = network(16, **({"policy": held} if held else {}))
+    goal = Goal(objective)
+    paces = [pace(one, goal, 1000, 0) for one in structures(study)]
+    chosen = raced(paces, held)
+    assert 2 <= len(chosen) <= 7
+    assert {is_fresh(one.study.policy) for one in chosen} == {True, False}
+    for one in chosen:
+        for other in chosen:
+            drift, gradients = other.drift / one.drift, other.gradients / one.gradients
+            needed = [c for c in chosen if is_fresh(c.study.policy) == is_fresh(one.study.policy)] == [one]
+            assert needed or not (drift > 1 and gradients > 1)
+    ends = min(one.gradients for one in chosen), max(one.gradients for one in chosen)
+    for one in paces:
+        better = any(
+            (other.drift >= one.drift and other.gradients >= one.gradients)
+            or (other.drift >= HARDLY_LESS * one.drift and other.gradients >= QUARTER_MORE * one.gradients)
+            for other in paces
+            if other is not one
+        )
+        assert one in chosen or better or ends[0] <= one.gradients <= ends[1]
+
+
+def test_a_pace_is_what_a_schedule_does():
+    """Drift and gradients of full asynchrony: the exact limit, N gradients a cycle; worker-seconds have a price."""
+    study = network(8, policy="async")
+    by_time, by_cost = (pace(study, Goal(objective, price=3.0), 1000, 0) for objective in ("time", "cost"))
+    assert by_time.gradients == pytest.approx(8.0, rel=1e-6) == by_cost.gradients * 24
+    alone = pace(study.with_schedule(active_workers=1), Goal(), 1000, 0)
+    assert alone.drift == pytest.approx(2.0, rel=1e-3)  # h < 2, one update a second
+    exact = step_limit(arrivals(study.with_schedule(learning_rate=1.0))).mean_square
+    assert by_time.drift == pytest.approx(8.0 * exact, rel=0.16)
+
+
+def test_an_arm_goes_on_where_it_was_held_and_begins_anew_where_not():
+    """In two stages, in one process or with all that was held lost in between: the same losses and cost."""
+    study = network(4, policy="async", learning_rate=0.02)
+    arm = Arm(study, arrivals(study), 2, 0, 0.5, 1000)
+    first = show(*arm.call([4.0], None).arguments)
+    went_on = show(*arm.call([4.0, 9.0], None).arguments)
+    arms.HELD.clear()
+    anew = show(*arm.call([4.0, 9.0], None).arguments)
+    assert went_on == anew and went_on["samples"] > first["samples"]
+    assert anew["samples"] == pytest.approx(32 * arm.cost(9.0), rel=0.25)
+    arms.HELD.clear()
+
+
+def _line(arm, level, slope):
+    """What an arm would have shown whose loss falls as a straight line, over 16 s."""
+    time = np.linspace(0.0, 16.0, 33)
+    curves = Curves(time, time, (np.tile(level - slope * time, (2, 1)),), (1.0,), (False,), 100)
+    return Shown(arm, curves, 100)
+
+
+def test_the_order_of_arms():
+    """Those that arrive by what they spend, then the others by their loss; for cost few workers win."""
+    study = network(8, policy="async", learning_rate=0.02)
+    few = study.with_schedule(active_workers=2)
+    wide, narrow = (Arm(one, arrivals(one), 2, 0, 0.5, 1000) for one in (study, few))
+    fast, slow, never = _line(wide, 1.8, 0.2), _line(narrow, 1.8, 0.1), _line(wide, 1.8, 0.01)
+    assert fast.time() == pytest.approx(7.0, rel=1e-2) and slow.time() == pytest.approx(14.0, rel=1e-2)
+    assert math.isinf(never.time())
+    assert sorted((never, slow, fast), key=lambda one: one.order(Goal())) == [fast, slow, never]
+    assert sorted((never, slow, fast), key=lambda one: one.order(Goal("cost"))) == [slow, fast, never]
+    limited = Goal("cost", time=8.0)
+    assert sorted((slow, fast), key=lambda one: one.order(limited)) == [fast, slow]
+
+
+def racers(workers=4):
+    """Six learning rates of full asynchrony."""
+    study = network(workers, target=0.25, policy="async")
+    some = [study.with_schedule(learning_rate=float(rate)) for rate in 0.1 * 2.0 ** np.arange(6)]
+    return [Arm(one, arrivals(one), 2, 0, 0.5, 1000) for one in some]
+
+
+def race(hands, budget=math.inf):
+    """One for the least time."""
+    return Race(hands, Goal(), None, budget, 32, lambda _share, _what: None)
+
+
+def test_a_race_keeps_to_its_budget_and_finds_the_best():
+    """The winner's own full runs are within a seventh of the best of all."""
+    some, free = racers(), race(Hands())
+    best = free.halved(some, 1.0)[0].arm.study
+    seen = {
+        one.study.learning_rate: simulate(one.study, seeds=6, horizon=90.0).time_to_target.mean or math.inf
+        for one in some
+    }
+    assert seen[best.learning_rate] < 1.15 * min(seen.values())
+    short = race(Hands(), 0.3 * free.spent)
+    short.halved(some, 0.8)
+    assert short.spent <= 0.3 * free.spent and short.ended
+
+
+def test_a_plan_is_kept_and_taken_up(tmp_path, monkeypatch):
+    """The second time nothing is run; cut off in the middle, it ends as if it had not been."""
+    study = network(4)
+    runs = []
+
+    def counting(*arguments):
+        if len(runs) == counting.most:
+            raise KeyboardInterrupt
+        runs.append(arguments[1])
+        return show(*arguments)
+
+    monkeypatch.setattr(arms, "show", counting)
+    counting.most = 30
+    with pytest.raises(KeyboardInterrupt):
+        plan(study, gradients=3000, hands=Hands(tmp_path))
+    counting.most = math.inf
+    arms.HELD.clear()
+    first, before = plan(study, gradients=3000, hands=Hands(tmp_path)), len(runs)
+    again = plan(study, gradients=3000, hands=Hands(tmp_path))
+    assert before > 40 and len(runs) == before
+    assert again.as_dict() == first.as_dict()
+    cost = next(one for one in first.reasons if one.startswith("The search cost"))
+    assert float(cost.split()[3]) <= 3000
+    assert first.checked.time_to_target.mean is not None
+    assert {is_fresh(one["schedule"]["policy"]) for one in first.alternatives} == {True, False}
+    names = [one["rule"] for one in first.baselines]
+    assert len(names) == 8 and all(one["note"] for one in first.baselines)
+
+
+def test_a_budget_that_is_too_small_is_told():
+    """It ends early, says so, and still answers; one that is none is refused."""
+    found = plan(network(4, policy="async", momentum=0.0), gradients=300.0)
+    assert any("ended the search early" in reason for reason in found.reasons)
+    with pytest.raises(InputError, match="gradients must be positive"):
+        plan(network(4), gradients=-1.0)
+
+
+def test_what_is_given_is_held():
+    """Workers, momentum and policy stay, synchrony beside them; a learning rate that is given is not tuned."""
+    found = plan(network(4, policy="async", active_workers=3, momentum=0.5), gradients=4000.0)
+    assert (found.study.policy, found.study.active_workers, found.study.schedule.momentum) == ("async", 3, 0.5)
+    assert {one["schedule"]["momentum"] for one in found.alternatives} == {0.5}
+    fixed = plan(network(4, policy="async", learning_rate=0.03), gradients=4000.0)
+    assert fixed.study.learning_rate == 0.03 and not fixed.baselines
+    assert any("held as given" in reason for reason in fixed.reasons)
+
+
+@pytest.mark.parametrize("mark", [pytest.param(0, marks=REAL)])
+def test_a_race_on_hands_that_are_lost(tmp_path, monkeypatch, mark):
+    """Two processes, one of which dies in the middle of a pilot: the same as in this one."""
+    some = racers()[:4]
+    expected = race(Hands()).halved(some, 1.0)
+    gone = tmp_path / "gone"
+
+    def fragile(*arguments):
+        if len(arguments[-1]) > 1 and not gone.exists():
+            gone.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return importlib.import_module("stalewise.planning.arms").show(*arguments)  # not what this test put there
+
+    monkeypatch.setattr(arms, "show", fragile)
+    with local_ray(2) as ray:
+        found = race(RayHands(ray)).halved(some, 1.0)
+    assert gone.exists()
+    assert [one.arm.name for one in found] == [one.arm.name for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.samples == other.samples
+        np.testing.assert_allclose(one.said.loss, other.said.loss, rtol=1e-3)
