@@ -4,7 +4,7 @@ import ast
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -499,6 +499,16 @@ class Study(_Section):
     def with_cluster(self, **changes: Any) -> "Study":
         """The same study on a changed cluster."""
         return self._with("cluster", changes)
+
+    def with_fields(self, values: Mapping[str, Any]) -> "Study":
+        """The same study with fields named ``section.field`` changed all at once; None takes a field out."""
+        data = self.as_dict()
+        for name, value in values.items():
+            section, _, field = name.partition(".")
+            data[section] = {**data.get(section, {}), field: value}
+        data = {name: {k: v for k, v in section.items() if v is not None} for name, section in data.items()}
+        changed = make_study(data, folder=self.cluster._folder)
+        return changed if self.cluster._law is None else changed.with_delay(self.cluster._law)
 
     def with_sources(self, names: dict[str, str], folder: Path) -> "Study":
         """The same study in another folder, its trace files renamed."""

@@ -195,7 +195,8 @@ def test_standard_input_and_out(capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "verb", ["fit", "measure", "limit", "predict", "simulate", "train", "plan", "compare", "report", "figures"]
+    "verb",
+    ["fit", "measure", "limit", "predict", "simulate", "train", "plan", "compare", "sweep", "report", "figures"],
 )
 def test_help_shows_an_example(verb, capsys):
     """Every verb teaches by an example."""

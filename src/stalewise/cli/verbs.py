@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Logs = Annotated[list[Literal["tensorboard", "mlflow"]] | None, cyclopts.Parameter(name="--log", negative="")]
 Kinds = Annotated[list[Literal["workers", "spread", "threshold"]] | None, cyclopts.Parameter(name="--kind")]
 
+Vary = Annotated[list[str], cyclopts.Parameter(name="--vary", negative="")]
+
 Updates = Annotated[list[int] | None, cyclopts.Parameter(name="--updates", negative="")]
 
 
@@ -379,13 +381,60 @@ def plan(
     write_answer(out, files)
     schedule = answer.study.schedule.model_dump(exclude_none=True, exclude_defaults=True)
     chosen = [f"  {key} = {value!r}" for key, value in schedule.items()]
-    others = [f"  {_seconds(a['time_to_target'])}  {_brief(a['schedule'])}  ({a['note']})" for a in answer.alternatives]
-    rules = [f"  {_seconds(a['time_to_target'])}  {a['rule']}  ({a['note']})" for a in answer.baselines]
+    others = [f"  {_seconds(a)}  {_brief(a['schedule'])}  ({a['note']})" for a in answer.alternatives]
+    rules = [f"  {_seconds(a)}  {a['rule']}  ({a['note']})" for a in answer.baselines]
     say(json, answer.as_dict(), [
         "Schedule:", *chosen, "", "Why:", *(f"  {r}" for r in answer.reasons), "", "Alternatives:", *others[:8],
         *(["", "Published rules:", *rules] if rules else []),
     ])  # fmt: skip
     return answer.checked.diverges
+
+
+def sweep(
+    study: str, /, *, vary: Vary, engine: Literal["simulate", "predict"] = "simulate", seeds: int | None = None,
+    address: str | None = None, cores: int | None = None,
+    set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
+) -> None:  # fmt: skip
+    """Answer a study under every combination of some fields' values: a table, and a picture in the report.
+
+    All cores share the work. With --out every answer is kept as soon as it is there: a sweep that was stopped, or that
+    is widened, computes what is missing.
+
+    Example: stalewise sweep examples/quadratic.toml --set 'schedule.policy="async"' --vary
+    'schedule.learning_rate=geom(0.01, 0.3, 6)' --vary 'cluster.workers=[4, 8, 16]' --out runs/sweep
+
+    Args:
+        study: Study file (TOML); - reads standard input.
+        vary: A field and its values, section.field=[values] or section.field=geom(first, last, how many) (repeatable).
+        engine: What answers: simulate, in virtual time with the same random numbers for all, or predict.
+        seeds: Repetitions of each, of simulate; 64 of a quadratic and 16 of a network unless given.
+        address: Ray cluster that does the work, host:port of its head or auto.
+        cores: Of this machine that do it, without an address; all of them unless given, 1 for no Ray.
+    """
+    from stalewise.hands import borrowed
+    from stalewise.planning import parse_axis
+    from stalewise.planning import sweep as run
+
+    question = read_study(study, set_)
+    check_folder(out)
+    axes = dict(parse_axis(text) for text in vary)
+    if cores is not None:
+        checks.at_least("--cores", cores, 1)
+    lent = borrowed(question, address=address, cores=cores, folder=None if out is None else out / "answers")
+    with progress_bar("sweep") as progress, lent as hands:
+        answer = run(question, axes, engine=engine, seeds=seeds, seed=seed, hands=hands, progress=progress)
+    write_answer(out, {"sweep.json": to_json(answer.as_dict()), "sweep.csv": answer.to_csv()})
+    best = answer.best
+    found = "None gets there." if best is None else f"First at the target: {_seconds(best)}  {_values(best)}"
+    say(json, answer.as_dict(), [
+        f"Time to loss {question.target.loss:g}, by {engine}:",
+        *(f"  {_seconds(row)}  {_values(row)}  ({row['status']})" for row in answer.rows), "", found,
+        *([] if out is None else [f"table {out / 'sweep.csv'}; for the picture: stalewise report {out}"]),
+    ])  # fmt: skip
+
+
+def _values(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name.partition('.')[2]} {value}" for name, value in row["values"].items())
 
 
 def compare(first: str, second: str, /, *more: str, json: Json = False) -> None:
@@ -476,7 +525,7 @@ def _pictures(drawn: list[dict]) -> tuple[dict[str, str], list[str]]:
         return {}, [f"no SVG files: {error}"]
 
 
-ALL = (fit, measure, limit, chart, predict, plan, simulate, train, compare, report, figures)
+ALL = (fit, measure, limit, chart, predict, plan, simulate, train, compare, sweep, report, figures)
 
 
 def _tell(answer: Trajectory, json: bool) -> bool:
@@ -501,7 +550,8 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f} %"
 
 
-def _seconds(value: float | None) -> str:
+def _seconds(row: dict[str, Any]) -> str:
+    value = row["time_to_target"]
     return "     never" if value is None else f"{value:8.4g} s"
 
 

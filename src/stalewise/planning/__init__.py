@@ -1,6 +1,7 @@
-"""Which schedule: search, explanation, check."""
+"""Which schedule: search, explanation, check; and sweeps."""
 
 from stalewise.planning.objectives import OBJECTIVES, Goal
 from stalewise.planning.plan import Plan, plan
+from stalewise.planning.sweep import Sweep, parse_axis, sweep
 
-__all__ = ["OBJECTIVES", "Goal", "Plan", "plan"]
+__all__ = ["OBJECTIVES", "Goal", "Plan", "Sweep", "parse_axis", "plan", "sweep"]

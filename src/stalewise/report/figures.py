@@ -72,6 +72,34 @@ def staleness_figure(trajectories: dict[str, Any]) -> go.Figure:
     return figure
 
 
+def sweep_figure(sweep: dict[str, Any]) -> go.Figure:
+    """Time to target against the field with most values, a line for every combination of the others."""
+    axes = sweep["axes"]
+    across = max(axes, key=lambda name: len(axes[name]))
+    values = axes[across]
+    figure = _figure(escape(across), "time to target [s]")
+    figure.update_yaxes(type="log", exponentformat="power")
+    if not all(isinstance(one, int | float) for one in values):
+        figure.update_xaxes(type="category")
+    elif min(values) > 0 and max(values) > 5 * min(values):
+        figure.update_xaxes(type="log")
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in sweep["rows"]:
+        rest = ", ".join(f"{k.partition('.')[2]} {v}" for k, v in row["values"].items() if k != across)
+        lines.setdefault(rest, []).append(row)
+    for i, (name, rows) in enumerate(lines.items()):
+        times = [row["time_to_target"] for row in rows]
+        above = [None if t is None or r["high"] is None else r["high"] - t for t, r in zip(times, rows, strict=True)]
+        below = [None if t is None or r["low"] is None else t - r["low"] for t, r in zip(times, rows, strict=True)]
+        figure.add_scatter(
+            x=[row["values"][across] for row in rows], y=times, name=escape(name), mode="lines+markers",
+            showlegend=bool(name), line={"color": PALETTE[i % len(PALETTE)], "width": 2},
+            error_y={"array": above, "arrayminus": below, "thickness": 1, "width": 3},
+            hovertext=[escape(str(row["status"])) for row in rows],
+        )  # fmt: skip
+    return figure
+
+
 def delay_figure(fit: dict[str, Any]) -> go.Figure:
     """Measured delays and the best law."""
     histogram, law = fit["histogram"], fit["pooled"]["law"]

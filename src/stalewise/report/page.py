@@ -16,7 +16,7 @@ from stalewise.report import figures
 from stalewise.trajectory import load_json, load_trajectory, write_atomically
 
 ENGINES = ("predict", "simulate", "train")
-OTHERS = ("fit", "plan", "chart")
+OTHERS = ("fit", "plan", "chart", "sweep")
 LANDSCAPE = "measure.json"
 ROWS = (
     ("time to target [s]", lambda t: t["time_to_target"]["mean"]),
@@ -34,8 +34,8 @@ def write_report(folder: str | Path) -> Path:
     """Write ``report.html`` into a folder of answers.
 
     Args:
-        folder: Holds any of fit.json, measure.json, plan.json, chart.json, predict.json, simulate.json, train.json,
-            planned.toml.
+        folder: Holds any of fit.json, measure.json, plan.json, chart.json, sweep.json, predict.json, simulate.json,
+            train.json, planned.toml.
 
     Returns:
         Path of the page.
@@ -78,6 +78,8 @@ def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any], n
             drawn["staleness"] = _draw(figures.staleness_figure(trajectories))
         if "chart" in other:
             drawn["stability"] = _draw(figures.stability_figure(other["chart"]))
+        if "sweep" in other:
+            drawn["sweep"] = _draw(figures.sweep_figure(other["sweep"]))
         if "fit" in other:
             drawn["delay"] = _draw(figures.delay_figure(other["fit"]))
             drawn["quantile"] = _draw(figures.quantile_figure(other["fit"]))
@@ -90,6 +92,7 @@ def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any], n
             fit=other.get("fit"),
             plan=other.get("plan"),
             chart=other.get("chart"),
+            sweep=other.get("sweep"),
             landscape=other.get("landscape"),
             trajectories=trajectories,
             names=figures.NAMES,
