@@ -398,7 +398,7 @@ def sweep(
     """Answer a study under every combination of some fields' values: a table, and a picture in the report.
 
     All cores share the work. With --out every answer is kept as soon as it is there: a sweep that was stopped, or that
-    is widened, computes what is missing.
+    is widened, computes what is missing. A limit, --set target.time_limit=60, ends what does not get there.
 
     Example: stalewise sweep examples/quadratic.toml --set 'schedule.policy="async"' --vary
     'schedule.learning_rate=geom(0.01, 0.3, 6)' --vary 'cluster.workers=[4, 8, 16]' --out runs/sweep
