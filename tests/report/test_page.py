@@ -48,6 +48,15 @@ def test_page_is_complete_and_loads_nothing(folder):
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", text)
 
 
+def test_real_runs_beside_one_another(folder):
+    """train-NAME.json is a curve and a column of its own, its name escaped."""
+    (folder / "train.json").write_text((folder / "simulate.json").read_text())
+    (folder / "train-<b>default.json").write_text((folder / "simulate.json").read_text())
+    text = write_report(folder).read_text()
+    assert "<th>real run</th><th>real run, &lt;b&gt;default</th>" in text
+    assert text.count('"name":"real run') == 4 and "<b>default" not in text
+
+
 def test_files_are_escaped(folder):
     """A hostile status or note stays text."""
     answer = json.loads((folder / "predict.json").read_text())

@@ -11,9 +11,20 @@ from plotly.subplots import make_subplots
 
 COLOURS = {"predict": "#0072B2", "simulate": "#E69F00", "train": "#009E73"}
 NAMES = {"predict": "prediction", "simulate": "simulation", "train": "real run"}
+OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")  # of further real runs
 GREY = "#8a8f98"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of Okabe and Ito
 PMF_SHOWN = 200
+
+
+def named(engine: str) -> str:
+    """What a curve is called; of train-NAME a real run, NAME."""
+    return NAMES.get(engine) or f"{NAMES['train']}, {engine.partition('-')[2]}"
+
+
+def _colours(trajectories: dict[str, Any]) -> dict[str, str]:
+    others = [name for name in trajectories if name not in COLOURS]
+    return COLOURS | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(others)}
 
 
 def _figure(x: str, y: str, **layout: Any) -> go.Figure:
@@ -39,14 +50,15 @@ def loss_figure(trajectories: dict[str, Any], target: float | None) -> go.Figure
     """Loss against time for every engine, with bands, the target, and the times to it."""
     figure = _figure("time [s]", "loss")
     figure.update_yaxes(type="log", exponentformat="power")
+    colours = _colours(trajectories)
     for engine, one in trajectories.items():
-        colour = COLOURS[engine]
+        colour = colours[engine]
         if one.get("loss_low") and one.get("loss_high"):
             figure.add_scatter(
                 x=one["time"] + one["time"][::-1], y=one["loss_high"] + one["loss_low"][::-1], fill="toself",
                 fillcolor=colour, opacity=0.15, line={"width": 0}, hoverinfo="skip", showlegend=False,
             )  # fmt: skip
-        figure.add_scatter(x=one["time"], y=one["loss"], name=NAMES[engine], line={"color": colour, "width": 2})
+        figure.add_scatter(x=one["time"], y=one["loss"], name=escape(named(engine)), line={"color": colour, "width": 2})
         reached = one["time_to_target"]["mean"]
         if reached is not None and target:
             figure.add_scatter(
@@ -60,13 +72,13 @@ def loss_figure(trajectories: dict[str, Any], target: float | None) -> go.Figure
 
 def staleness_figure(trajectories: dict[str, Any]) -> go.Figure:
     """Staleness: predicted, simulated and observed."""
-    figure = _figure("staleness [updates]", "share of applied gradients")
+    figure, colours = _figure("staleness [updates]", "share of applied gradients"), _colours(trajectories)
     for engine, one in trajectories.items():
         staleness = one["staleness"]
         pmf, mean = staleness["pmf"][:PMF_SHOWN], staleness["mean"]
-        label = NAMES[engine] if mean is None else f"{NAMES[engine]}, mean {mean:.2f}"
+        label = escape(named(engine)) + ("" if mean is None else f", mean {mean:.2f}")
         figure.add_scatter(
-            y=pmf, name=label, mode="lines+markers", line={"color": COLOURS[engine], "width": 2, "shape": "hvh"},
+            y=pmf, name=label, mode="lines+markers", line={"color": colours[engine], "width": 2, "shape": "hvh"},
             marker={"size": 5},
         )  # fmt: skip
     return figure

@@ -35,7 +35,7 @@ def write_report(folder: str | Path) -> Path:
 
     Args:
         folder: Holds any of fit.json, measure.json, plan.json, chart.json, sweep.json, predict.json, simulate.json,
-            train.json, planned.toml.
+            train.json, planned.toml; train-NAME.json are further real runs, to be seen beside.
 
     Returns:
         Path of the page.
@@ -46,7 +46,9 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"report folder: {str(folder)!r} does not exist or is not a folder")
-    answers = {e: load_trajectory(folder / f"{e}.json") for e in ENGINES if (folder / f"{e}.json").exists()}
+    files = {e: folder / f"{e}.json" for e in ENGINES}
+    files |= {one.stem: one for one in sorted(folder.glob("train-*.json"))}
+    answers = {name: load_trajectory(path) for name, path in files.items() if path.exists()}
     trajectories = {engine: answer.model_dump() for engine, answer in answers.items()}
     other = {n: _document(folder / f"{n}.json") for n in OTHERS if (folder / f"{n}.json").exists()}
     if (folder / LANDSCAPE).exists():
@@ -95,7 +97,7 @@ def _render(folder: Path, trajectories: dict[str, Any], other: dict[str, Any], n
             sweep=other.get("sweep"),
             landscape=other.get("landscape"),
             trajectories=trajectories,
-            names=figures.NAMES,
+            names={name: figures.named(name) for name in trajectories},
             notes=notes,
             rows=[(label, [_text(read(t)) for t in trajectories.values()]) for label, read in ROWS],
             study=_study_text(folder),
