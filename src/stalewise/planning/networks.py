@@ -3,7 +3,8 @@
 1. Structures by theory (`paces`): none that another one beats in stable drift and in gradients at once.
 2. Of each a ladder of learning rates about its mean-square limit, with and without momentum, in a race (`race`) of
    cheap pilots.
-3. The best ones with and without stale gradients at learning rates in between, with more seeds.
+3. The best ones with and without stale gradients at learning rates in between, with more seeds; the best of them with
+   half and twice its group or bound at the same drift.
 4. Fewer workers at the same drift are hotter and nothing else: their time is read off the pilots' two temperatures.
 5. The last few as full runs in virtual time.
 """
@@ -34,6 +35,7 @@ from stalewise.planning.search import (
     rounded,
 )
 from stalewise.prediction.modes import learning_rate_limit, stiffest
+from stalewise.protocol.rules import GROUPED
 from stalewise.staleness import arrivals
 from stalewise.study import Study
 from stalewise.workloads import open_network
@@ -43,8 +45,9 @@ UNKNOWN = 1e-3 * 10.0 ** np.arange(-1.0, 2.01, 0.5)  # learning rates of optimiz
 MOMENTA = (0.0, 0.9)
 BETWEEN = (math.sqrt(0.5), 1.0, math.sqrt(2.0))
 BUDGET = 0.2  # of a run's samples: what its pilots in a race cost
-SEEDS, MORE_SEEDS, FINAL_SEEDS = 2, 4, 4  # in the race, between its rungs, of full runs
-FINALISTS = 2  # with stale gradients, and without
+SEEDS, MORE_SEEDS, FINAL_SEEDS = 2, 4, 6  # in the race, between its rungs, of full runs
+FINALISTS, CLOSE = 3, 1.3  # of the best, full runs: so many, within this factor
+STRIDES = 2  # to neighbouring groups and bounds
 STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
 RULE_REACH = 3.0  # times the pick's time: how far published rules are followed
 COLD = 1e-9  # of a noise temperature: none
@@ -75,10 +78,10 @@ def search_network(
     arms = [arm for one in chosen for arm in search.ladder(one)]
     seen = race.halved(arms, SHARES[0]) if len(arms) > 1 else race.show(arms, [[_some(arms[0])]], "the schedule")
     race.say = lambda share, message: say(0.3 + 0.2 * share, message)
-    better = search.between(seen)
+    better = search.around(search.between(seen))
     race.say = lambda share, message: say(0.5 + 0.3 * share, message)
     picks = search.finals(better)
-    pick, stale, fresh = search.pick(picks)
+    pick, stale, fresh = search.pick(picks, better)
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
     searched = race.spent
     rules = search.baselines(pick)
@@ -156,17 +159,59 @@ class _Search:
             return list(seen)
         return sorted(self.race.judged(arms, stages, "learning rates in between"), key=self.order)
 
+    def around(self, better: Sequence[Shown]) -> list[Shown]:
+        """The best one with half and twice its group or bound too, as long as that is better; best first."""
+        found = list(better)
+        for _ in range(STRIDES):
+            best = next((one for one in found if self._may_be(one)), found[0])
+            known = {one.arm.name for one in found}
+            arms = [arm for arm in map(self._more, self._neighbours(best.arm)) if arm.name not in known]
+            stages = [[min(BEYOND * best.time(), self._limit)]] * len(arms)
+            if not arms or not math.isfinite(best.time()) or not self._affords(arms, stages):
+                break
+            found = sorted([*found, *self.race.judged(arms, stages, "neighbours")], key=self.order)
+            if next((one for one in found if self._may_be(one)), None) is best:
+                break
+        return found
+
+    def _more(self, study: Study) -> Arm:
+        return self.arm(study, MORE_SEEDS)
+
+    def _neighbours(self, arm: Arm) -> Iterator[Study]:
+        """Half and twice the group or the bound at the same drift, where the schedule leaves them open."""
+        study, held = arm.study, self.study.schedule
+        now, workers = study.schedule, study.active_workers
+        if held.learning_rate or now.optimizer != "SGD":
+            return
+        for factor in (0.5, 2.0):
+            group, bound = now.group, now.max_staleness
+            if study.policy in GROUPED and "group" not in held.model_fields_set:
+                group = max(round(factor * group), 1)
+            elif bound is not None and held.max_staleness is None:
+                bound = max(round(factor * bound), 1)
+            other = under(study, study.policy, workers, group=group, max_staleness=bound)
+            if other is not None and (group, bound) != (now.group, now.max_staleness):
+                rate = study.learning_rate * arm.timing.rate / arrivals(other, seed=self.seed).rate
+                yield other.with_schedule(learning_rate=rounded(rate))
+
     def finals(self, better: Sequence[Shown]) -> list[Shown]:
-        """Full runs of the last few, and of the best with fewer workers where that should do as well."""
+        """Full runs of the last few, and of the best with fewer workers where that should do as well.
+
+        The best one with stale gradients and the best one without are among them if they are close.
+        """
+        leading = [one for one in better if self._may_be(one)] or list(better)
+        best = leading[0]
+        near = [one for one in better if self.order(one)[1] <= CLOSE * self.order(best)[1]]
+        chosen = [one for one in leading if one in near][:FINALISTS] or [best]
+        chosen += [one for one in _best_of_both(near, 1) if one not in chosen]
+        wanted = {one.arm.study.schedule.model_dump_json(): (one.arm.study, one.time()) for one in chosen}
+        wanted |= {few.schedule.model_dump_json(): (few, time) for few, time in self.fewer(best)}
         arms, stages = [], []
-        best = _best_of_both(better, FINALISTS)
-        for one in [*best, *(few for top in _best_of_both(better, 1) for few in self.fewer(top))]:
-            study, time = (one.arm.study, one.time()) if isinstance(one, Shown) else one
+        for study, time in wanted.values():
             arms.append(self.arm(study, FINAL_SEEDS, 1.0))
-            stages.append([min(BEYOND * time if math.isfinite(time) else float(best[0].said.time[-1]), self._limit)])
+            stages.append([min(BEYOND * time if math.isfinite(time) else float(best.said.time[-1]), self._limit)])
         if not self._affords(arms, stages):
-            keep = [i for i, arm in enumerate(arms) if arm.study == best[0].arm.study]
-            arms, stages = [arms[i] for i in keep], [stages[i] for i in keep]
+            arms, stages = arms[:1], stages[:1]
             if not self._affords(arms, stages):
                 return list(better)
         found = self.race.show(arms, stages, "full runs")
@@ -177,17 +222,21 @@ class _Search:
                 found[i] = one
         return sorted(found, key=self.order)
 
-    def pick(self, picks: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
-        """What is taken, the best one with stale gradients and the best one without."""
-        held = self.study.schedule.policy
-        stale, fresh = (
-            self._fewest([one for one in picks if is_fresh(one.arm.study.policy) == kind]) for kind in (False, True)
-        )
-        mine = [one for one in picks if held is None or one.arm.study.policy == held]
-        best = min(mine or picks, key=self.order)
-        sparing = self._fewest([one for one in picks if one.arm.study.policy == best.arm.study.policy])
+    def pick(self, picks: Sequence[Shown], better: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
+        """What is taken, the best one with stale gradients and the best one without, by full runs if there are any."""
+        mine = [one for one in picks if self._may_be(one)] or picks
+        best = min(mine, key=self.order)
+        sparing = self._fewest([one for one in mine if one.arm.study.policy == best.arm.study.policy])
         assert sparing is not None
-        return sparing, stale, fresh
+        both = []
+        for kind in (False, True):
+            full = [one for one in picks if is_fresh(one.arm.study.policy) == kind]
+            both.append(self._fewest(full or [one for one in better if is_fresh(one.arm.study.policy) == kind]))
+        return sparing, both[0], both[1]
+
+    def _may_be(self, one: Shown) -> bool:
+        """Whether the study's own policy, if it has one, lets it be taken."""
+        return self.study.schedule.policy in (None, one.arm.study.policy)
 
     def _fewest(self, some: Sequence[Shown]) -> Shown | None:
         """The best one, or fewer workers that take no more than 5 % more."""
