@@ -79,7 +79,8 @@ def fastest_first(study: Study) -> tuple[Study, bool]:
     groups = study.cluster.group
     if not groups or study.schedule.active_workers:
         return study, False
-    means = [law.mean for _, law in study.cluster.all_workers(study.schedule.local_steps).groups]
+    every = study.cluster.all_workers(batch_size=study.batch_size, local_steps=study.schedule.local_steps)
+    means = [law.mean for _, law in every.groups]
     order = sorted(range(len(groups)), key=means.__getitem__)
     if order == sorted(order):
         return study, False
