@@ -8,7 +8,8 @@ from typing import Any
 from scipy import optimize
 
 from stalewise.errors import NotConvergedError
-from stalewise.planning.knobs import fastest_first, neighbours, structures
+from stalewise.planning.batches import batch_sentence, climbed, first_batch
+from stalewise.planning.knobs import batch_is_open, fastest_first, neighbours, structures
 from stalewise.planning.objectives import Goal, Spent, front, spent
 from stalewise.planning.questions import what_limits
 from stalewise.planning.rules import RULES, facts_of, under_rule
@@ -79,9 +80,14 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     All of it for nine tenths of the target: where the loss only just gets below, chance decides whether it stays there.
     """
     held, target = study.schedule, study.target.loss
-    study, reordered = fastest_first(study.with_target(loss=INNER * target))
+    study = study.with_target(loss=INNER * target)
     search = _Search(study, seed, goal, margin)
+    size = first_batch(study, search.look, search.order) if batch_is_open(study) else held.batch_size
+    study, reordered = fastest_first(study.with_schedule(batch_size=size))
+    search.study = study.with_schedule(batch_size=held.batch_size)
     guesses = look(structures(study), seed, margin, lambda share, message: say(0.6 * share, message))
+    if batch_is_open(search.study):
+        guesses += climbed(guesses, search.study, search.look, search.order)
     guesses.sort(key=search.order)
     tuned = _tuned(search, guesses, say)
     own = min((row for name, row in tuned.items() if name == held.policy or not is_fresh(name)), key=search.order)
@@ -96,7 +102,7 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
     every = [*tuned.values(), *guesses]
     best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
-    return Found(final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(), best)
+    return Found(final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(final), best)
 
 
 def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _Tuned]:
@@ -126,6 +132,8 @@ def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tu
     held, final = search.study.schedule, pick
     reasons = [_headline(pick, search), *_more_or_fewer(pick, search)]
     reasons.append(_learning_rate(pick, held.learning_rate is not None))
+    here = guess(search.open(pick.study), pick.timing, search.margin)
+    reasons += batch_sentence(pick.study, search.study, here, search.look, search.spent, search.goal.objective)
     if pick.study.policy == "k-batch-sync" and pick.study.schedule.group < pick.workers:
         reasons.append(
             "Every step stops all other work: this counts on delays that are drawn anew at each start. Where a slow "
@@ -154,6 +162,10 @@ class _Search:
     def __init__(self, study: Study, seed: int, goal: Goal, margin: float) -> None:
         self.study, self.seed, self.goal, self.margin = study, seed, goal, margin
         self.size = len(study.workload.modes().eigenvalues)
+
+    def look(self, studies: Sequence[Study]) -> list[Guess]:
+        """Guess at all of them."""
+        return look(studies, self.seed, self.margin)
 
     def spent(self, row: "Guess | _Tuned") -> Spent:
         """What it takes."""
@@ -264,16 +276,17 @@ class _Search:
         tuned = self.tune(Guess(at, row.timing, row.time, row.floor), steps=0)
         return tuned if self.order(tuned)[1] < self.order(row)[1] / STEADY else row
 
-    def baselines(self) -> list[dict[str, Any]]:
-        """Published rules on the same study; none where the learning rate is given."""
+    def baselines(self, pick: _Tuned) -> list[dict[str, Any]]:
+        """Published rules on the same study, with the pick's batch; none where the learning rate is given."""
         if self.study.schedule.learning_rate:
             return []
+        study = self.study.with_schedule(batch_size=pick.study.schedule.batch_size)
         plain = dict.fromkeys(("max_staleness", "on_stale", "group", "momentum", "nesterov"))
-        (one,) = look([self.study.with_schedule(**plain, policy="async", active_workers=1)], self.seed, self.margin)
-        whole = self.study.with_target(loss=self.study.target.loss / INNER)
+        (one,) = look([study.with_schedule(**plain, policy="async", active_workers=1)], self.seed, self.margin)
+        whole = study.with_target(loss=study.target.loss / INNER)
         facts, found = facts_of(whole, self.tune(one).study.learning_rate), []
         for rule in RULES:
-            at = under_rule(self.study, rule, facts)
+            at = under_rule(study, rule, facts)
             if at is not None:
                 row = guess(at, arrivals(at, seed=self.seed), self.margin)
                 found.append({"rule": rule.name, "source": rule.source, **self.candidate(row).as_dict()})
