@@ -24,7 +24,7 @@ def first_batch(study: Study, looks: Looks, order: Order) -> int:
     Of all workers and of a quarter of them, as long as the best of one batch is not three times the best of all.
     """
     found: dict[int, tuple[float, float, float]] = {}
-    size = 1
+    size, over, least, floor = 1, math.inf, math.inf, math.inf
     while size <= LARGEST:
         found[size] = min(map(order, looks(_few(fastest_first(study.with_schedule(batch_size=size))[0]))))
         over, least, floor = min(found.values())

@@ -15,6 +15,7 @@ from stalewise.planning.questions import what_limits
 from stalewise.planning.rules import RULES, facts_of, under_rule
 from stalewise.planning.search import (
     MARGIN,
+    STEADY,
     Candidate,
     Found,
     fresh_sentence,
@@ -27,13 +28,13 @@ from stalewise.planning.search import (
     rounded,
 )
 from stalewise.planning.shortlist import Guess, guess, look
+from stalewise.planning.triggers import are_searched
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 
 INNER = 0.9  # of the target is planned for
-STEADY = 1.02  # fewer workers, and no momentum, are preferred as long as they cost no more than this factor
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
 NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
@@ -102,7 +103,11 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
     every = [*tuned.values(), *guesses]
     best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
-    return Found(final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(final), best)
+    loose = tuned.get("async")
+    return Found(
+        final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(final), best,
+        None if loose is None else loose.study.with_target(loss=target),
+    )  # fmt: skip
 
 
 def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _Tuned]:
@@ -113,7 +118,8 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
         by_policy.setdefault(one.study.policy, []).append(one)
     stale = next((policy for policy in by_policy if not is_fresh(policy)), "async")
     leading = [] if held else [*by_policy][:FINALISTS]
-    finalists: list[str] = list(dict.fromkeys([held or stale, "sync", *leading]))
+    sending = ["async"] if not held and are_searched(search.study, search.goal) else []  # can have a trigger
+    finalists: list[str] = list(dict.fromkeys([held or stale, "sync", *leading, *sending]))
     tuned: dict[str, _Tuned] = {}
     for done, policy in enumerate(finalists):
         say(0.6 + 0.3 * done / len(finalists), f"tuning {policy}")
