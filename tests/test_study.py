@@ -92,6 +92,39 @@ def test_cycle_is_download_plus_compute_plus_upload():
     assert law.variance == pytest.approx(0.5)
 
 
+def test_samples_cost_time():
+    """compute and its samples, for every local step; nothing where none is said, and groups have their own."""
+    study = make_study(changed("cluster", sample_time=0.02, upload="constant(0.5)"))
+    assert study.delay().mean == pytest.approx(1.52)
+    many = study.with_schedule(batch_size=50, local_steps=3)
+    assert (many.delay().mean, many.delay().variance) == pytest.approx((3 * (1.0 + 50 * 0.02) + 0.5, 3 / 4))
+    assert study.with_cluster(sample_time=0.0).workers() == study.with_cluster(sample_time=None).workers()
+    assert make_study(changed("cluster", compute="constant(0)", sample_time=1.0)).delay().mean == 1.0
+    unlike = make_study(
+        {
+            **BASE,
+            "cluster": {
+                "compute": "constant(1)",
+                "sample_time": 0.1,
+                "group": [{"count": 1}, {"count": 2, "sample_time": 0}],
+            },
+        }
+    ).with_schedule(batch_size=10)
+    assert [law.mean for _, law in unlike.workers().groups] == [2.0, 1.0]
+    assert unlike.cluster.samples_cost_time and parse_study(unlike.to_toml()).workers() == unlike.workers()
+
+
+def test_cycles_that_are_held_do_not_follow_the_batch():
+    """A stand-in with another batch keeps the delays of what it stands in for, whichever workers cost what."""
+    group = [{"count": 1}, {"count": 2, "sample_time": 0.5}, {"count": 1, "compute": "exponential(1)"}]
+    for cluster in ({"workers": 4, "compute": "gamma(1, 4)"}, {"compute": "gamma(1, 4)", "group": group}):
+        study = make_study({**BASE, "cluster": {**cluster, "sample_time": 0.1}}).with_schedule(batch_size=8)
+        other = study.with_cycles_held().with_schedule(batch_size=64)
+        assert other.workers() == study.workers() != study.with_schedule(batch_size=64).workers()
+    plain = make_study(BASE)
+    assert plain.with_cycles_held() is plain
+
+
 def test_server_follows_the_policy():
     """Its rules are those of the schedule; so many workers as are active."""
     study = make_study(changed("schedule", max_staleness=3, on_stale="wait", active_workers=2))
@@ -246,6 +279,8 @@ def test_wrong_overrides_are_refused(override, message):
         ("cluster", "compute", "exponential(-1)", r"cluster.compute: exponential: mean must be .*got -1"),
         ("cluster", "compute", "trace('none.csv')", r"cluster.compute: trace file: 'none.csv' does not exist"),
         ("cluster", "compute", 3, r"cluster.compute must be a valid string, got 3"),
+        ("cluster", "sample_time", -1, r"cluster.sample_time must be 0 or more, .*, got -1"),
+        ("cluster", "sample_time", "constant(1)", r"cluster.sample_time must be a number, got 'constant\(1\)'"),
         ("cluster", "start", "later", r"cluster.start must be 'together' or 'staggered', got 'later'"),
         ("schedule", "policy", "asinc", r"schedule.policy must be 'async'.*, got 'asinc'"),
         ("schedule", "learning_rate", 0, r"schedule.learning_rate must be positive, .*, got 0"),

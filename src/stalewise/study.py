@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from stalewise.delays import AbstractDelay, Workers, files_of, parse_delay, rename_files, repeated
+from stalewise.delays import AbstractDelay, Constant, Workers, files_of, parse_delay, rename_files, repeated
 from stalewise.errors import InputError
 from stalewise.protocol import (
     ON_STALE,
@@ -204,13 +204,15 @@ class Group(_Section):
     compute: LawText | None = None
     download: LawText | None = None
     upload: LawText | None = None
+    sample_time: NonNegative | None = None
     device: Literal["cpu", "cuda"] | None = None
 
 
 class Cluster(_Section):
     """Who computes, and how long one gradient takes: download + compute + upload, independent [s].
 
-    Workers are alike unless there are groups; those are numbered, and become active, in the order of the groups.
+    Every sample of a gradient adds ``sample_time`` to its compute. Workers are alike unless there are groups; those are
+    numbered, and become active, in the order of the groups.
     """
 
     workers: Annotated[int, _within(1, MOST_WORKERS, f"1 or more, {MOST_WORKERS:,} at most")]
@@ -221,6 +223,7 @@ class Cluster(_Section):
         default="constant(0)",
         description="shared link or server, one gradient at a time; of producer-consumer, one step of the trainer",
     )
+    sample_time: NonNegative = Field(default=0.0, description="what each sample of a gradient adds to compute [s]")
     group: list[Group] | None = None
     start: Literal["together", "staggered"] = "together"
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where `train` computes gradients")
@@ -265,25 +268,40 @@ class Cluster(_Section):
         theirs = [(one.count, [one.compute, one.download, one.upload]) for one in self.group]
         return [(n, [text or other or "" for text, other in zip(texts, own, strict=True)]) for n, texts in theirs]
 
+    def _sample_times(self) -> list[float]:
+        """What a sample costs, group by group [s]."""
+        own = self.sample_time
+        return [own if one.sample_time is None else one.sample_time for one in self.group or ()] or [own]
+
+    @property
+    def samples_cost_time(self) -> bool:
+        """Whether a larger batch takes longer, on some workers at least."""
+        return self._law is None and any(self._sample_times())
+
     @property
     def sources(self) -> dict[str, Path]:
         """Trace files that the laws name, and where each is."""
         texts = [self.service, *(text for _, parts in self._texts() for text in parts)]
         return {name: self._folder / name for text in texts for name in files_of(text)}
 
-    def all_workers(self, local_steps: int = 1) -> Workers:
+    def all_workers(self, *, batch_size: int, local_steps: int = 1) -> Workers:
         """Workers and the law of a cycle of each [s]: from reading the parameters to handing the gradient over."""
         if self._law is not None:
             return Workers(((self.workers, self._law),))
         groups = []
-        for count, (compute, *rest) in self._texts():
+        for (count, (compute, *rest)), sample in zip(self._texts(), self._sample_times(), strict=True):
             law = repeated(parse_delay(compute, folder=self._folder), local_steps)
+            if sample > 0:
+                law = law + Constant(local_steps * batch_size * sample)
             for text in rest:
                 law = law + parse_delay(text, folder=self._folder)
             if law.mean <= 0:
                 raise InputError(f"cluster.compute must take time, got {compute!r} with a mean of 0 seconds")
             if not law.mean <= LARGEST:
-                raise InputError(f"cluster.compute must take at most {LARGEST:g} s on average, got {compute!r}")
+                raise InputError(
+                    f"cluster.compute must take at most {LARGEST:g} s on average, got {compute!r}"
+                    + (f" with sample_time = {sample:g} for {batch_size} samples" if sample > 0 else "")
+                )
             groups.append((count, law))
         return Workers(tuple(groups))
 
@@ -429,7 +447,10 @@ class Study(_Section):
 
     def workers(self) -> Workers:
         """Active workers and the law of a cycle of each, without the shared link."""
-        return self.cluster.all_workers(self.schedule.local_steps).first(self.active_workers)
+        cluster, schedule = self.cluster, self.schedule
+        return cluster.all_workers(batch_size=self.batch_size, local_steps=schedule.local_steps).first(
+            self.active_workers
+        )
 
     def devices(self) -> list[tuple[str, list[int]]]:
         """Devices that active workers compute on, and which workers do on each."""
@@ -537,6 +558,18 @@ class Study(_Section):
         cluster = self.cluster.model_copy()
         cluster._law = law
         return self.model_copy(update={"cluster": cluster})
+
+    def with_cycles_held(self) -> "Study":
+        """The same study, whose cycles a change of the batch size leaves as they are: what it costs is in `compute`."""
+        if not self.cluster.samples_cost_time:
+            return self
+        data = self.as_dict()["cluster"]
+        own = data.pop("sample_time", 0.0)
+        for one in data.get("group", [data]):
+            sample, compute = one.pop("sample_time", own), one.get("compute", data.get("compute"))
+            if sample > 0:
+                one["compute"] = f"{compute} + {Constant(self.batch_size * sample)}"
+        return self._with("cluster", {"sample_time": None, **data})
 
     def _with(self, section: str, changes: dict[str, Any]) -> "Study":
         data = self.as_dict()

@@ -105,6 +105,16 @@ def test_a_budget_buys_two_temperatures():
     assert itself.study is one
 
 
+def test_pilots_take_as_long_as_what_they_stand_for():
+    """Their smaller batches do not make gradients faster, also where unlike workers' samples cost unlike times."""
+    unlike = {"group": [{"count": 8}, {"count": 8, "sample_time": 0.2}], "sample_time": 0.1}
+    for cluster in ({"sample_time": 0.1}, unlike):
+        one = study(cluster=cluster, batch_size=64)
+        pilots = pilots_of(one, arrivals(one), 0.2)
+        assert len(pilots) == 2 and all(pilot.study.batch_size < 64 for pilot in pilots)
+        assert all(pilot.study.workers().groups == one.workers().groups for pilot in pilots)
+
+
 def test_steps_without_staleness_need_one_worker():
     """A synchronous step of 16 batches of 32 is a batch of 512, on the clock of the slowest of 16."""
     one = study(policy="sync")

@@ -47,11 +47,14 @@ def studies(draw):
     cluster = {"workers": workers, "compute": draw(st.sampled_from(LAWS))}
     cluster["start"] = draw(st.sampled_from(["together", "staggered"]))
     cluster["service"] = draw(st.sampled_from(["constant(0)", "constant(0.2)", "exponential(0.1)"]))
+    if draw(st.booleans()):
+        cluster["sample_time"], schedule["batch_size"] = 0.01, draw(st.sampled_from([1, 40]))
     if schedule["local_steps"] > 1:
         cluster["compute"] = draw(st.sampled_from(LAWS[:-1]))  # regimes have no such sum
     if workers > 2 and draw(st.booleans()):
         few = draw(st.integers(1, workers - 1))
         cluster["group"] = [{"count": few}, {"count": workers - few, "compute": draw(st.sampled_from(LAWS[:-1]))}]
+        cluster["group"][0]["sample_time"] = draw(st.sampled_from([0.0, 0.02]))
     noise = draw(st.sampled_from([0.0, 0.1]))
     workload = {"eigenvalues": [1.0, 0.1], "gradient_noise": noise, "start": 1.0}
     if schedule["local_steps"] == 1:
@@ -69,7 +72,7 @@ def plain(study, seed):
     """Drive the protocol in a plain loop; events, loss at the end, and the server."""
     delay_rng, noise_rng = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     eigenvalues, variance, growth, x = study.workload.modes()
-    variance = variance * local_noise(study)
+    variance, growth = variance * local_noise(study) / study.batch_size, growth / study.batch_size
     velocity, schedule = np.zeros_like(x), study.schedule
     server = study.server()
     triggered = study.rules().trigger > 0

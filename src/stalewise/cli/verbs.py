@@ -337,9 +337,10 @@ def plan(
     """Choose a schedule for the study's target, and say why.
 
     What [schedule] gives is held, the rest is searched: policy, workers, group, max_staleness, learning rate and
-    momentum, beside published rules. Quadratics are planned for by mathematics; of networks theory names the
-    structures, cheap pilots in virtual time race, and full runs decide among the last (docs/planning.md). The pick is
-    checked in virtual time. With --out pilots are kept, and not run again when the search is begun anew.
+    momentum, beside published rules. Quadratics are planned for by mathematics, with batch sizes where
+    cluster.sample_time says what samples cost, and triggers where traffic is to be least or limited; of networks theory
+    names the structures, cheap pilots in virtual time race, and full runs decide among the last (docs/planning.md). The
+    pick is checked in virtual time. With --out pilots are kept, and not run again when the search is begun anew.
 
     Example: stalewise plan examples/quadratic.toml --objective cost --most-time 60
     Example: stalewise plan examples/digits.toml --gradients 20000 --out runs/digits

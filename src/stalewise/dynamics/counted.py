@@ -179,9 +179,10 @@ def _numbers(how: StepFilter) -> tuple[float, float, float, float]:
 
 
 def _weight_for(step: float, law: StalenessLaw, how: StepFilter, variance: float) -> float:
-    """Weight w that gives this stationary variance for unit noise, 0 at least."""
+    """Weight w that gives this stationary variance for unit noise, 0 at least; 0 where all are equally stale."""
     gain = noise_gain(step, law, how, tolerance=1e-4)
-    return max((1.0 - gain.additive / variance) / (step**2 * (gain.additive - gain.read)), 0.0)
+    jitter = gain.additive - gain.read
+    return max((1.0 - gain.additive / variance) / (step**2 * jitter), 0.0) if jitter > 0.0 else 0.0
 
 
 def _limit(guess: float, along: _Along, cycle: float) -> tuple[float, float] | None:

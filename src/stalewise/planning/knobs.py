@@ -19,6 +19,8 @@ GROUPS = {  # gradients a step, over the workers, one at least
 }
 BOUNDS = (1.0, 2.0)  # on the staleness, over N - 1, where a policy needs one
 ASYNC_IF_ONE = ("k-async", "k-batch-async")
+NEARBY = ((0.8, 1.0, 1.0), (1.25, 1.0, 1.0), (1.0, 0.7, 1.0), (1.0, 1.4, 1.0), (1.0, 1.0, 0.707), (1.0, 1.0, 1.415))
+"""Neighbours: times workers, group over workers, batch."""
 FEW = 4  # workers up to which every policy is looked at with every number of them
 Knob = str | int | float | None
 
@@ -41,20 +43,27 @@ def structures(study: Study) -> list[Study]:
     return list(found.values())
 
 
+def batch_is_open(study: Study) -> bool:
+    """Whether a plan has batches to choose from: none is given, and samples both cost time and lessen noise."""
+    return study.schedule.batch_size is None and study.cluster.samples_cost_time and study.workload.modes().noisy
+
+
 def neighbours(study: Study, free: Study) -> list[Study]:
-    """Structures near this one in what ``free``'s schedule leaves open: workers and group, a quarter more or less."""
+    """Structures near this one in what ``free`` leaves open: workers, group and batch, a quarter more or less."""
     held, now, policy = free.schedule, study.schedule, study.policy
     found: dict[tuple[Knob, ...], Study] = {}
-    for more, wider in ((0.8, 1.0), (1.25, 1.0), (1.0, 0.7), (1.0, 1.4)):
+    for more, wider, larger in NEARBY:
         workers = min(max(round(more * study.active_workers), 1), study.cluster.workers)
         group = max(round(wider * more * now.group), 1) if policy in GROUPED else 1
         if held.active_workers and workers != held.active_workers:
             continue
         if "group" in held.model_fields_set and group != held.group:
             continue
-        one = under(study, policy, workers, group=group, max_staleness=now.max_staleness)
-        if one is not None and (workers, group) != (study.active_workers, now.group):
-            found[workers, group] = one
+        batch = max(round(larger * study.batch_size), 1) if batch_is_open(free) else study.batch_size
+        at = study if batch == study.batch_size else study.with_schedule(batch_size=batch)
+        one = under(at, policy, workers, group=group, max_staleness=now.max_staleness)
+        if one is not None and (workers, group, batch) != (study.active_workers, now.group, study.batch_size):
+            found[workers, group, batch] = one
     return list(found.values())
 
 
@@ -79,7 +88,8 @@ def fastest_first(study: Study) -> tuple[Study, bool]:
     groups = study.cluster.group
     if not groups or study.schedule.active_workers:
         return study, False
-    means = [law.mean for _, law in study.cluster.all_workers(study.schedule.local_steps).groups]
+    every = study.cluster.all_workers(batch_size=study.batch_size, local_steps=study.schedule.local_steps)
+    means = [law.mean for _, law in every.groups]
     order = sorted(range(len(groups)), key=means.__getitem__)
     if order == sorted(order):
         return study, False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stalewise import checks
 from stalewise.staleness import Arrivals
+from stalewise.trajectory import Gradients
 
 OBJECTIVES = ("time", "cost", "traffic")
 FLOAT = 4  # bytes of a parameter or of an entry of a gradient
@@ -32,6 +33,15 @@ def spent(timing: Arrivals, workers: int, size: int, time: float, price: float) 
 def traffic_of(rate: float, size: int, time: float) -> float:
     """Bytes: every gradient computed, ``rate`` a second, reads ``size`` parameters and sends as many entries."""
     return 2 * FLOAT * size * rate * time
+
+
+def traffic_counted(gradients: Gradients, size: int, *, keeps: bool = False) -> float:
+    """Bytes of gradients that were counted: every one begun reads parameters, those applied or dropped were sent.
+
+    With ``keeps`` a worker that has sent nothing goes on from the parameters it has, and reads none.
+    """
+    read = gradients.computed - (gradients.unsent if keeps else 0.0)
+    return FLOAT * size * (read + gradients.applied + gradients.dropped)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from stalewise.planning.networks import search_network
 from stalewise.planning.objectives import Goal
 from stalewise.planning.quadratics import search_quadratic
 from stalewise.planning.search import MARGIN, Found
+from stalewise.planning.triggers import POLICY as EVENT_TRIGGERED
+from stalewise.planning.triggers import are_searched, choose_trigger, hold_trigger
 from stalewise.prediction import advise, predict
 from stalewise.protocol.rules import GROUPED
 from stalewise.simulation import simulate
@@ -72,8 +74,9 @@ def plan(
     """Choose a schedule for a study's target.
 
     What ``[schedule]`` gives is held; what it leaves out is searched, up to ``cluster.workers``. Of quadratics that is
-    policy, active workers, group, staleness threshold, learning rate and momentum, by mathematics; of networks all
-    that too, by theory, a race of pilots and full runs in virtual time. The pick is checked by `simulate`.
+    policy, active workers, group, batch size where samples cost time, staleness threshold, learning rate and momentum,
+    by mathematics, and triggers in virtual time where traffic matters; of networks all but batch size and trigger, by
+    theory, a race of pilots and full runs in virtual time. The pick is checked by `simulate`.
 
     Args:
         study: Its schedule may be empty.
@@ -91,8 +94,14 @@ def plan(
     held = study.schedule
     if held.policy is None and held.group > 1:
         raise InputError(f"schedule.policy is missing: a group, got {held.group}, belongs to {', '.join(GROUPED)}")
-    if held.trigger > 0:
-        raise InputError(f"schedule.trigger cannot be planned for yet, got {held.trigger:g}; leave it out, or simulate")
+    if held.trigger > 0 and not study.workload.is_quadratic:
+        raise InputError(
+            f"schedule.trigger cannot be planned for with networks, got {held.trigger:g}; leave it out, or simulate"
+        )
+    if held.trigger > 0 and held.policy not in (None, EVENT_TRIGGERED):
+        raise InputError(
+            f"schedule.trigger belongs to policy {EVENT_TRIGGERED!r}, got {held.trigger:g} under {held.policy!r}"
+        )
     say = progress or (lambda _fraction, _message: None)
     goal = goal or Goal()
     if not 0.0 < margin < 1.0:
@@ -100,7 +109,7 @@ def plan(
     if gradients is not None:
         checks.positive("gradients", gradients)
     if study.workload.is_quadratic:
-        found = search_quadratic(study, seed, lambda share, message: say(0.9 * share, message), goal, margin)
+        found = _quadratic(study, seed, lambda share, message: say(0.9 * share, message), goal, margin)
     else:
         found = search_network(
             study, seed, lambda share, message: say(0.9 * share, message), goal, hands or Hands(),
@@ -128,6 +137,28 @@ def plan(
     )
 
 
+def _quadratic(study: Study, seed: int, say: Progress, goal: Goal, margin: float) -> Found:
+    """By mathematics as if all gradients were sent, and then triggers, or the one that is given, in virtual time."""
+    held, size = study.schedule, len(study.workload.modes().eigenvalues)
+    given = held.trigger > 0
+    free = study.with_schedule(policy=EVENT_TRIGGERED, trigger=None) if given else study
+    found = search_quadratic(free, seed, say, goal, margin)
+    if not given and not are_searched(study, goal):
+        return found
+    say(1.0, "triggers")
+    if given:
+        choice = hold_trigger(study, found.study, goal, size, seed)
+    else:
+        choice = choose_trigger(study, found.study, found.asynchronous, goal, size, seed)
+    stale = choice.study is not found.study and choice.study.active_workers > 1 and not given
+    return replace(
+        found,
+        study=choice.study,
+        reasons=[*found.reasons, choice.sentence],
+        stay_synchronous=found.stay_synchronous and not stale,
+    )
+
+
 def _advice(study: Study, predicted: Trajectory, seed: int) -> list[str]:
     advice = advise(study, predicted, seed=seed)
     return [f"{advice[0].upper()}{advice[1:]}."] if advice else []
@@ -141,7 +172,10 @@ def _verdict(predicted: Trajectory, checked: Trajectory) -> str:
             high = "never" if seen.high is None else f"{seen.high:.4g}"
             seeds = f" (95 % interval over seeds {seen.low:.4g} to {high})"
         off = 100 * (said.mean / seen.mean - 1)
-        return f"Checked in virtual time: {seen.mean:.4g} s{seeds} against {said.mean:.4g} s predicted ({off:+.1f} %)."
+        how = (
+            "predicted" if checked.seed == predicted.seed else "with the seeds of the prediction, which is a simulation"
+        )
+        return f"Checked in virtual time: {seen.mean:.4g} s{seeds} against {said.mean:.4g} s {how} ({off:+.1f} %)."
     end = checked.time[-1]
     if said.mean is not None and said.mean > end and not checked.diverges:
         expected = float(np.interp(end, predicted.time, predicted.loss))

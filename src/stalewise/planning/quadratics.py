@@ -8,12 +8,14 @@ from typing import Any
 from scipy import optimize
 
 from stalewise.errors import NotConvergedError
-from stalewise.planning.knobs import fastest_first, neighbours, structures
+from stalewise.planning.batches import batch_sentence, climbed, first_batch
+from stalewise.planning.knobs import batch_is_open, fastest_first, neighbours, structures
 from stalewise.planning.objectives import Goal, Spent, front, spent
 from stalewise.planning.questions import what_limits
 from stalewise.planning.rules import RULES, facts_of, under_rule
 from stalewise.planning.search import (
     MARGIN,
+    STEADY,
     Candidate,
     Found,
     fresh_sentence,
@@ -26,13 +28,13 @@ from stalewise.planning.search import (
     rounded,
 )
 from stalewise.planning.shortlist import Guess, guess, look
+from stalewise.planning.triggers import are_searched
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 
 INNER = 0.9  # of the target is planned for
-STEADY = 1.02  # fewer workers, and no momentum, are preferred as long as they cost no more than this factor
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
 NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
@@ -79,9 +81,14 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     All of it for nine tenths of the target: where the loss only just gets below, chance decides whether it stays there.
     """
     held, target = study.schedule, study.target.loss
-    study, reordered = fastest_first(study.with_target(loss=INNER * target))
+    study = study.with_target(loss=INNER * target)
     search = _Search(study, seed, goal, margin)
+    size = first_batch(study, search.look, search.order) if batch_is_open(study) else held.batch_size
+    study, reordered = fastest_first(study.with_schedule(batch_size=size))
+    search.study = study.with_schedule(batch_size=held.batch_size)
     guesses = look(structures(study), seed, margin, lambda share, message: say(0.6 * share, message))
+    if batch_is_open(search.study):
+        guesses += climbed(guesses, search.study, search.look, search.order)
     guesses.sort(key=search.order)
     tuned = _tuned(search, guesses, say)
     own = min((row for name, row in tuned.items() if name == held.policy or not is_fresh(name)), key=search.order)
@@ -96,7 +103,11 @@ def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: floa
     others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
     every = [*tuned.values(), *guesses]
     best = [search.candidate(every[i]).as_dict() for i in front([search.spent(row) for row in every])]
-    return Found(final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(), best)
+    loose = tuned.get("async")
+    return Found(
+        final.study.with_target(loss=target), rank(others, goal), reasons, stay, search.baselines(final), best,
+        None if loose is None else loose.study.with_target(loss=target),
+    )  # fmt: skip
 
 
 def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _Tuned]:
@@ -107,7 +118,8 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
         by_policy.setdefault(one.study.policy, []).append(one)
     stale = next((policy for policy in by_policy if not is_fresh(policy)), "async")
     leading = [] if held else [*by_policy][:FINALISTS]
-    finalists: list[str] = list(dict.fromkeys([held or stale, "sync", *leading]))
+    sending = ["async"] if not held and are_searched(search.study, search.goal) else []  # can have a trigger
+    finalists: list[str] = list(dict.fromkeys([held or stale, "sync", *leading, *sending]))
     tuned: dict[str, _Tuned] = {}
     for done, policy in enumerate(finalists):
         say(0.6 + 0.3 * done / len(finalists), f"tuning {policy}")
@@ -118,7 +130,9 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
             tuned[policy] = search.refined(tuned[policy])
     say(0.9, "momentum")
     bar = search.near(min(tuned.values(), key=search.order), LEVEL)
-    return {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
+    tuned = {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
+    first = min(tuned.values(), key=search.order)
+    return tuned | {first.study.policy: search.sized(first)}
 
 
 def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tuned, list[str]]:
@@ -126,6 +140,8 @@ def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tu
     held, final = search.study.schedule, pick
     reasons = [_headline(pick, search), *_more_or_fewer(pick, search)]
     reasons.append(_learning_rate(pick, held.learning_rate is not None))
+    here = guess(search.open(pick.study), pick.timing, search.margin)
+    reasons += batch_sentence(pick.study, search.study, here, search.look, search.spent, search.goal.objective)
     if pick.study.policy == "k-batch-sync" and pick.study.schedule.group < pick.workers:
         reasons.append(
             "Every step stops all other work: this counts on delays that are drawn anew at each start. Where a slow "
@@ -154,6 +170,10 @@ class _Search:
     def __init__(self, study: Study, seed: int, goal: Goal, margin: float) -> None:
         self.study, self.seed, self.goal, self.margin = study, seed, goal, margin
         self.size = len(study.workload.modes().eigenvalues)
+
+    def look(self, studies: Sequence[Study]) -> list[Guess]:
+        """Guess at all of them."""
+        return look(studies, self.seed, self.margin)
 
     def spent(self, row: "Guess | _Tuned") -> Spent:
         """What it takes."""
@@ -264,16 +284,35 @@ class _Search:
         tuned = self.tune(Guess(at, row.timing, row.time, row.floor), steps=0)
         return tuned if self.order(tuned)[1] < self.order(row)[1] / STEADY else row
 
-    def baselines(self) -> list[dict[str, Any]]:
-        """Published rules on the same study; none where the learning rate is given."""
+    def sized(self, row: "_Tuned") -> "_Tuned":
+        """The same with a larger or smaller batch where that is open, by 1.4 as long as it saves more than 1 %."""
+        if not batch_is_open(self.study) or not math.isfinite(row.time):
+            return row
+        best = row
+        for factor in (math.sqrt(2.0), math.sqrt(0.5)):
+            while best is row or (factor > 1.0) == (best.study.batch_size > row.study.batch_size):
+                size = round(factor * best.study.batch_size)
+                if size in (0, best.study.batch_size):
+                    break
+                at = best.study.with_schedule(batch_size=size)
+                other = self.tune(Guess(at, best.timing, best.time, best.floor), steps=STEPS // 2)
+                (over, least, _), (limit, now, _) = self.order(other), self.order(best)
+                if (over, least) >= (limit, 0.99 * now):
+                    break
+                best = other
+        return best
+
+    def baselines(self, pick: _Tuned) -> list[dict[str, Any]]:
+        """Published rules on the same study, with the pick's batch; none where the learning rate is given."""
         if self.study.schedule.learning_rate:
             return []
+        study = self.study.with_schedule(batch_size=pick.study.schedule.batch_size)
         plain = dict.fromkeys(("max_staleness", "on_stale", "group", "momentum", "nesterov"))
-        (one,) = look([self.study.with_schedule(**plain, policy="async", active_workers=1)], self.seed, self.margin)
-        whole = self.study.with_target(loss=self.study.target.loss / INNER)
+        (one,) = look([study.with_schedule(**plain, policy="async", active_workers=1)], self.seed, self.margin)
+        whole = study.with_target(loss=study.target.loss / INNER)
         facts, found = facts_of(whole, self.tune(one).study.learning_rate), []
         for rule in RULES:
-            at = under_rule(self.study, rule, facts)
+            at = under_rule(study, rule, facts)
             if at is not None:
                 row = guess(at, arrivals(at, seed=self.seed), self.margin)
                 found.append({"rule": rule.name, "source": rule.source, **self.candidate(row).as_dict()})

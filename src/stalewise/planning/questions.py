@@ -7,6 +7,7 @@ it says so.
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -66,10 +67,16 @@ def _halved(study: Study, names: tuple[str, ...]) -> Study | None:
         return str(scaled(law, 0.5)) if law.mean > 0 else text
 
     try:
-        changes = {name: half(text) for name in names if (text := getattr(study.cluster, name)) is not None}
-        groups = [one.model_dump(exclude_none=True) for one in study.cluster.group or ()]
+        changes: dict[str, Any] = {
+            name: half(text) for name in names if (text := getattr(study.cluster, name)) is not None
+        }
+        groups: list[dict[str, Any]] = [one.model_dump(exclude_none=True) for one in study.cluster.group or ()]
         for one in groups:
             one.update({name: half(one[name]) for name in names if name in one})
+        if "compute" in names and study.cluster.samples_cost_time:
+            changes["sample_time"] = 0.5 * study.cluster.sample_time
+            for one in groups:
+                one.update({name: 0.5 * one[name] for name in one if name == "sample_time"})
     except KeyError:
         return None
     other = study.with_cluster(**changes, group=groups or None)

@@ -9,6 +9,7 @@ from stalewise.staleness import Arrivals
 from stalewise.study import Study
 
 RARE = 1e-4
+STEADY = 1.02  # what is simpler, such as fewer workers, is preferred as long as it costs no more than this factor
 MARGIN = 0.9  # of the mean-square limit: the most a plan uses
 FRESH = ("sync", "k-sync", "k-batch-sync", "rennala")  # policies that apply nothing stale
 
@@ -38,7 +39,10 @@ def _finite(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Found:
-    """The pick of a search, published rules beside it, and what no other schedule tried beats in all that it takes."""
+    """The pick of a search, published rules beside it, and what no other schedule tried beats in all that it takes.
+
+    ``asynchronous`` is the best schedule under policy async, where that was tuned.
+    """
 
     study: Study
     alternatives: list[dict[str, Any]]
@@ -46,6 +50,7 @@ class Found:
     stay_synchronous: bool
     baselines: list[dict[str, Any]] = field(default_factory=list)
     front: list[dict[str, Any]] = field(default_factory=list)
+    asynchronous: Study | None = None
 
 
 def many(workers: int) -> str:

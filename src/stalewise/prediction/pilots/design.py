@@ -83,5 +83,7 @@ def _sizes(workers: int, budget: float) -> tuple[int, int]:
 
 
 def _pilot(fleet: Fleet, batch: int) -> Pilot:
-    study = fleet.study if batch == fleet.study.batch_size else fleet.study.with_schedule(batch_size=batch)
+    study = fleet.study
+    if batch != study.batch_size:
+        study = study.with_cycles_held().with_schedule(batch_size=batch)
     return Pilot(study, fleet.seconds, fleet.updates, fleet.batch / batch)
