@@ -6,7 +6,7 @@
 3. The best ones with and without stale gradients at learning rates in between, with more seeds; the best of them with
    half and twice its group or bound at the same drift.
 4. Fewer workers at the same drift are hotter and nothing else: their time is read off the pilots' two temperatures.
-5. The last few as full runs in virtual time.
+5. The last few as full runs in virtual time, and the last two of them with many seeds.
 """
 
 import math
@@ -45,7 +45,12 @@ UNKNOWN = 1e-3 * 10.0 ** np.arange(-1.0, 2.01, 0.5)  # learning rates of optimiz
 MOMENTA = (0.0, 0.9)
 BETWEEN = (math.sqrt(0.5), 1.0, math.sqrt(2.0))
 BUDGET = 0.2  # of a run's samples: what its pilots in a race cost
-SEEDS, MORE_SEEDS, FINAL_SEEDS = 2, 4, 6  # in the race, between its rungs, of full runs
+SEEDS, MORE_SEEDS, FINAL_SEEDS, DUEL_SEEDS = (
+    2,
+    4,
+    4,
+    14,
+)  # in the race, between its rungs, of full runs, of the last two
 FINALISTS, CLOSE = 3, 1.3  # of the best, full runs: so many, within this factor
 STRIDES = 2  # to neighbouring groups and bounds
 STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
@@ -220,7 +225,19 @@ class _Search:
         if late and any(times[1] > times[0] for times in more) and self._affords([arms[i] for i in late], more):
             for i, one in zip(late, self.race.show([arms[i] for i in late], more, "full runs, on"), strict=True):
                 found[i] = one
-        return sorted(found, key=self.order)
+        return self._duel(sorted(found, key=self.order))
+
+    def _duel(self, found: Sequence[Shown]) -> list[Shown]:
+        """The best two that may be taken with many seeds, if they are close: chance would decide between them."""
+        two = [one for one in found if self._may_be(one)][:2]
+        if len(two) < 2 or not self.order(two[1])[1] <= CLOSE * self.order(two[0])[1]:
+            return list(found)
+        arms = [self.arm(one.arm.study, DUEL_SEEDS, 1.0) for one in two]
+        stages = [[min(BEYOND * one.time(), self._limit)] for one in two]
+        if not self._affords(arms, stages):
+            return list(found)
+        again = self.race.show(arms, stages, "the last two")
+        return sorted([*again, *(one for one in found if one not in two)], key=self.order)
 
     def pick(self, picks: Sequence[Shown], better: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
         """What is taken, the best one with stale gradients and the best one without, by full runs if there are any."""
