@@ -17,7 +17,7 @@ from stalewise.staleness.groups import in_groups, waiting_rounds
 from stalewise.staleness.law import StalenessLaw, has_formula, is_exponential, staleness_law
 from stalewise.staleness.measured import measured
 from stalewise.staleness.renewal import count_moments
-from stalewise.staleness.rounds import kth_gradient, kth_left, kth_of
+from stalewise.staleness.rounds import first_rounds, kth_gradient, kth_left, kth_of
 from stalewise.staleness.timing import Arrivals
 from stalewise.study import Study
 
@@ -275,7 +275,10 @@ def _rounds(
         if square < 1e-18:
             return np.floor(np.maximum(1.0 + (time - first) / mean * (1 + 1e-12), 0.0)), np.zeros_like(time)
         steps = np.maximum((time - first) / mean + 0.5 * (1.0 + square), 0.0)
-        return steps, square * steps
+        variance, early = square * steps, first_rounds(mean, square, first)
+        few = time <= early.time[-1]
+        steps[few], variance[few] = early.moments(time[few])
+        return steps, variance
 
     return Arrivals(
         rate=1.0 / mean,
@@ -287,6 +290,7 @@ def _rounds(
         counts=counts,
         memoryless=False,
         heavy_tailed=False,
+        first_steps=None if square < 1e-18 else functools.partial(first_rounds, mean, square, first),
     )
 
 
