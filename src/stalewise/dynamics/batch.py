@@ -45,7 +45,7 @@ class Settling:
 
 
 class _Ages(NamedTuple):
-    """A schedule as compiled code takes it: ages in blocks, oldest first; time, and variance of the count, against blocks."""
+    """A schedule as compiled code takes it: ages in blocks, oldest first; time and scatter against blocks."""
 
     pmf: Array
     block: int
@@ -238,13 +238,7 @@ def _settle(ages, limit, step, curvature, noise, start, target, floor, time):  #
         if crossed < 0.0:
             time[i] = np.inf
             continue
-        if crossed > ages.blocks[-1]:
-            spread = crossed / ages.blocks[-1] * ages.scatter[-1]
-        else:
-            spread = np.interp(crossed, ages.blocks, ages.scatter)
+        spread = np.interp(crossed, ages.blocks, ages.scatter) * max(crossed / ages.blocks[-1], 1.0)
         count = crossed + 0.5 * max(slope, 0.0) * spread
-        if count > ages.blocks[-1]:
-            pace = (ages.times[-1] - ages.times[-40]) / (ages.blocks[-1] - ages.blocks[-40])
-            time[i] = ages.times[-1] + (count - ages.blocks[-1]) * pace
-        else:
-            time[i] = np.interp(count, ages.blocks, ages.times)
+        pace = (ages.times[-1] - ages.times[-40]) / (ages.blocks[-1] - ages.blocks[-40])
+        time[i] = np.interp(count, ages.blocks, ages.times) + max(count - ages.blocks[-1], 0.0) * pace

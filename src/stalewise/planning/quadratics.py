@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from scipy import optimize
 
 from stalewise.errors import NotConvergedError
@@ -25,7 +26,7 @@ from stalewise.planning.search import (
     rank,
     rounded,
 )
-from stalewise.planning.shortlist import Guess, guess, look
+from stalewise.planning.shortlist import ROUGH, Guess, guess, look
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
 from stalewise.staleness import Arrivals, arrivals
@@ -36,6 +37,7 @@ STEADY = 1.02  # fewer workers, and no momentum, are preferred as long as they c
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
 NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
+WORTH = 1.03  # what a threshold saves at least, as a factor
 STRIDES = 4  # to neighbouring structures
 MOMENTA, BOOSTS, POLISH = (0.3, 0.6, 0.8, 0.9, 0.95), (0.2, 0.7), 25  # boosts of the log of the learning rate; looks
 Say = Callable[[float, str], None]
@@ -236,18 +238,20 @@ class _Search:
     def inert(self, row: "_Tuned") -> "_Tuned":
         """The same with momentum, where that is left open and saves more than 2 %.
 
-        A ladder of momenta first, at two learning rates each, then downhill over both (Nelder and Mead).
+        A ladder of momenta first, at two learning rates each, then downhill over both (Nelder and Mead), with staleness
+        noise by the index equation; what it finds is looked at along a recorded path, in up to so many steps down.
         """
         held = self.study.schedule
         if {"momentum", "nesterov"} & held.model_fields_set or held.learning_rate or not math.isfinite(row.time):
             return row
         seen: dict[tuple[float, float], float] = {}
+        timing = replace(row.timing, path=None)
 
         def time(x: Sequence[float]) -> float:
             rate, momentum = rounded(math.exp(x[0])), round(1.0 - math.exp(min(x[1], 0.0)), 3)
             if (rate, momentum) not in seen:
                 at = row.study.with_schedule(learning_rate=rate, momentum=momentum)
-                seen[rate, momentum] = min(_settling(at, row.timing, 4.0 * row.time)[0], 1e300)
+                seen[rate, momentum] = min(_settling(at, timing, 4.0 * row.time)[0], 1e300)
             return seen[rate, momentum]
 
         middle = math.log(row.study.learning_rate)
@@ -275,22 +279,24 @@ class _Search:
         for rule in RULES:
             at = under_rule(self.study, rule, facts)
             if at is not None:
-                row = guess(at, arrivals(at, seed=self.seed), self.margin)
+                row = guess(at, arrivals(at, seed=self.seed, share=ROUGH), self.margin)
                 found.append({"rule": rule.name, "source": rule.source, **self.candidate(row).as_dict()})
         return found
 
 
 def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
     """A staleness threshold that saves time, or else a guard that costs none."""
-    others = pick.workers - 1
     best = pick
-    for multiple in (1.5, 2.0, 3.0):
-        at = pick.study.with_schedule(max_staleness=math.ceil(multiple * others))
+    bounds = [math.ceil(multiple * (pick.workers - 1)) for multiple in (1.5, 2.0, 3.0)]
+    studies = [pick.study.with_schedule(max_staleness=bound) for bound in bounds]
+    free = guess(pick.study, pick.timing).time
+    rough = [guess(at, arrivals(at, seed=seed, share=ROUGH)).time for at in studies]
+    at = studies[int(np.argmin(rough))]
+    if not math.isfinite(free) or min(rough) < free / WORTH:
         timing = arrivals(at, seed=seed)
         time, floor = settling(at, timing, longest=4.0 * pick.time)
-        if time < best.time:
-            best = _Tuned(at, timing, time, floor, pick.share)
-    if math.isfinite(best.time) and best.time < pick.time / 1.03:
+        best = _Tuned(at, timing, time, floor, pick.share) if time < pick.time else pick
+    if math.isfinite(best.time) and best.time < pick.time / WORTH:
         bound = best.study.schedule.max_staleness
         saved = 100 * (1 - best.time / pick.time) if math.isfinite(pick.time) else 100.0
         return best, (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal, stats
+from scipy import signal
 
 from stalewise.dynamics import (
     Inertia,
@@ -172,10 +172,12 @@ def _over_counts(mean: Array, variance: Array, index: Array, table: Array) -> Ar
     loss = np.array([np.interp(nodes, index, row) @ _WEIGHTS for row in table])
     few = (mean > 0) & (mean < FEW) & (variance >= 0.99 * mean)
     if few.any():
-        expected, scattered = mean[few][:, None], np.maximum(variance[few] / mean[few], 1.001)[:, None]
+        expected, wider = mean[few][:, None], np.maximum(variance[few] / mean[few], 1.001)[:, None] - 1.0
         counts = np.arange(12.0 * FEW)
-        poisson, wider = stats.poisson.pmf(counts, expected), scattered - 1.0
-        chances = np.where(wider > 0.0011, stats.nbinom.pmf(counts, expected / wider, 1.0 / scattered), poisson)
+        ratios = np.empty((len(expected), len(counts)))  # of a chance to the one before
+        ratios[:, :1] = (1.0 + wider) ** (-expected / wider)
+        ratios[:, 1:] = (counts[:-1] + expected / wider) / counts[1:] * (wider / (1.0 + wider))
+        chances = np.cumprod(ratios, axis=1)
         loss[:, few] = [chances @ np.minimum(np.interp(counts, index, row), HUGE) for row in table]
     return loss
 
