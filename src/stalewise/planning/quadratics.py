@@ -38,6 +38,7 @@ FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
 NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
 WORTH = 1.03  # what a threshold saves at least, as a factor
+FEW_STEPS = 40  # until the target: where neighbours are looked at closely
 STRIDES = 4  # to neighbouring structures
 MOMENTA, BOOSTS, POLISH = (0.3, 0.6, 0.8, 0.9, 0.95), (0.2, 0.7), 25  # boosts of the log of the learning rate; looks
 Say = Callable[[float, str], None]
@@ -118,8 +119,10 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
         tuned[policy] = search.tune(best, steps=STEPS if near else 0)
         if near:
             tuned[policy] = search.refined(tuned[policy])
+    first = min(tuned, key=lambda policy: search.order(tuned[policy]))
+    tuned[first] = search.polished(tuned[first])
     say(0.9, "momentum")
-    bar = search.near(min(tuned.values(), key=search.order), LEVEL)
+    bar = search.near(tuned[first], LEVEL)
     return {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
 
 
@@ -234,6 +237,26 @@ class _Search:
                 break
             here = best
         return row if here is first else min(row, self.tune(here), key=self.order)
+
+    def polished(self, row: "_Tuned") -> "_Tuned":
+        """The same after a few steps, where the rough look is far off: neighbours by the exact recursion."""
+        if self.study.schedule.learning_rate or not row.time * row.timing.rate < FEW_STEPS:
+            return row
+        here = row
+        for _ in range(STRIDES):
+            near = []
+            for one in neighbours(self.open(here.study), self.study):
+                timing = arrivals(one.with_schedule(learning_rate=1.0), seed=self.seed)
+                fresher = (here.timing.staleness.mean + 1.0) / (timing.staleness.mean + 1.0)
+                at = one.with_schedule(learning_rate=rounded(here.study.learning_rate * fresher))
+                near.append(_Tuned(at, timing, *_settling(at, timing, 2.0 * here.time), here.share))
+            best = min(near, key=self.order, default=here)
+            if self.order(best) >= self.near(here, 0.99):
+                break
+            here = best
+        if here is row:
+            return row
+        return min(row, self.tune(Guess(here.study, here.timing, here.time, here.floor)), key=self.order)
 
     def inert(self, row: "_Tuned") -> "_Tuned":
         """The same with momentum, where that is left open and saves more than 2 %.
