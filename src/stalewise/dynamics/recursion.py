@@ -464,9 +464,9 @@ def _amplified(square: Array, source: Array, feedback: float, law: StalenessLaw)
     if feedback <= 0:
         return made
     size = fft.next_fast_len(2 * count, real=True)
-    back = fft.rfft(feedback * _accumulate(square, np.concatenate([law.pmf, np.zeros(count)])[:count]), size)
+    back = np.fft.rfft(feedback * _accumulate(square, np.concatenate([law.pmf, np.zeros(count)])[:count]), size)
     for _ in range(200):
-        better = made + np.maximum(fft.irfft(back * fft.rfft(variance, size), size)[:count], 0.0)
+        better = made + np.maximum(np.fft.irfft(back * np.fft.rfft(variance, size), size)[:count], 0.0)
         change = np.abs(better - variance).max()
         variance = better
         if not change > 1e-10 * variance.max():
