@@ -45,14 +45,14 @@ class Settling:
 
 
 class _Ages(NamedTuple):
-    """A schedule as compiled code takes it: ages in blocks, oldest first; time against blocks."""
+    """A schedule as compiled code takes it: ages in blocks, oldest first; time and scatter against blocks."""
 
     pmf: Array
     block: int
     weight: float
     blocks: Array
     times: Array
-    scatter: float
+    scatter: Array
 
 
 def settle(
@@ -121,9 +121,8 @@ def _ages(schedule: Arrivals) -> _Ages:
     long = 4.0 * POINTS * (schedule.staleness.mean + 1.0) / rate
     times = np.concatenate([[0.0], np.geomspace(1e-2 / rate, long, POINTS)])
     mean, variance = schedule.counts(times)
-    scatter = max(float((variance[-1] - variance[-40]) / (mean[-1] - mean[-40])), 0.0)
     weight = schedule.dispersion_weight * schedule.block / (block * schedule.block)
-    return _Ages(_cut(law)[::-1].copy(), block, weight, np.maximum.accumulate(mean) / block, times, scatter / block)
+    return _Ages(_cut(law)[::-1].copy(), block, weight, np.maximum.accumulate(mean) / block, times, variance / block**2)
 
 
 def _cut(law: StalenessLaw) -> Array:
@@ -239,9 +238,7 @@ def _settle(ages, limit, step, curvature, noise, start, target, floor, time):  #
         if crossed < 0.0:
             time[i] = np.inf
             continue
-        count = crossed * (1.0 + 0.5 * max(slope, 0.0) * ages.scatter)
-        if count > ages.blocks[-1]:
-            pace = (ages.times[-1] - ages.times[-40]) / (ages.blocks[-1] - ages.blocks[-40])
-            time[i] = ages.times[-1] + (count - ages.blocks[-1]) * pace
-        else:
-            time[i] = np.interp(count, ages.blocks, ages.times)
+        spread = np.interp(crossed, ages.blocks, ages.scatter) * max(crossed / ages.blocks[-1], 1.0)
+        count = crossed + 0.5 * max(slope, 0.0) * spread
+        pace = (ages.times[-1] - ages.times[-40]) / (ages.blocks[-1] - ages.blocks[-40])
+        time[i] = np.interp(count, ages.blocks, ages.times) + max(count - ages.blocks[-1], 0.0) * pace

@@ -163,9 +163,9 @@ class _Along(NamedTuple):
     how: tuple[float, float, float, float]
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _along_path(arrivals: Arrivals) -> tuple[_Along, Array]:
-    """The path of these arrivals, and how long the state after each step stood [s]; the last two are kept."""
+    """The path of these arrivals, and how long the state after each step stood [s]; the last four are kept."""
     assert arrivals.path is not None
     path = arrivals.path()
     weights = arrivals.weight.of(np.arange(path.staleness.max() + 1)) / arrivals.weight_mean

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, signal
+from scipy import fft, optimize, signal
 
 from stalewise.dynamics.inertia import NO_FILTER, StepFilter
 from stalewise.errors import NotConvergedError
@@ -24,7 +24,8 @@ from stalewise.staleness import StalenessLaw
 
 Array = NDArray[np.float64]
 LONGEST_TRANSFORM = 1 << 22
-RECURSED = 10**9  # coefficients x updates that are worked off one by one
+RECURSED, LONGEST_RECURSED = 2 * 10**6, 10**9  # coefficients x updates that are worked off one by one
+LARGEST = 1e3  # up to which they are, in between, where responses grow
 STARTS = 8  # from which the leading zero is polished
 SLOW = 0.1  # below this h gain (E K + 1 + lag), the response has one sharp peak, at zero frequency
 
@@ -409,23 +410,26 @@ def reciprocal_series(coefficients: Array, length: int) -> Array:
     """First ``length`` coefficients of 1/c(w): the response of the recursion to one unit.
 
     By the recursion itself, or where that is long (many coefficients x many updates) by Newton's iteration
-    b <- b (2 - c b), which doubles the coefficients known and is right to rounding of the largest.
+    b <- b (2 - c b), which doubles the coefficients known and is right to rounding of the largest; where that is large,
+    by the recursion again, unless it is very long.
 
     Args:
         coefficients: Of c, lowest power first, c(0) = 1, shape (any,).
         length: How many to return.
     """
-    if len(coefficients) * length < RECURSED:
-        impulse = np.zeros(length)
-        impulse[0] = 1.0
-        return np.asarray(signal.lfilter([1.0], coefficients, impulse))
-    known = np.ones(1)
-    while len(known) < length:
-        count = min(2 * len(known), length)
-        error = -signal.fftconvolve(coefficients[:count], known)[:count]
-        error[0] += 2.0
-        known = signal.fftconvolve(known, error)[:count]
-    return known
+    if len(coefficients) * length >= RECURSED:
+        known = np.ones(1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            while len(known) < length:
+                count = min(2 * len(known), length)
+                error = -signal.fftconvolve(coefficients[:count], known)[:count]
+                error[0] += 2.0
+                known = signal.fftconvolve(known, error)[:count]
+        if np.abs(known).max() < LARGEST or len(coefficients) * length >= LONGEST_RECURSED:
+            return known
+    impulse = np.zeros(length)
+    impulse[0] = 1.0
+    return np.asarray(signal.lfilter([1.0], coefficients, impulse))
 
 
 def _variance(
@@ -456,10 +460,13 @@ def _feedback(step: float, law: StalenessLaw, weight: float, how: StepFilter) ->
 def _amplified(square: Array, source: Array, feedback: float, law: StalenessLaw) -> Array:
     """Variance made by a source of noise, and by what comes back of it."""
     count = len(source)
-    variance = _accumulate(square, source)
-    for _ in range(200 if feedback > 0 else 0):
-        more = source + feedback * signal.fftconvolve(variance, law.pmf)[:count]
-        better = _accumulate(square, more)
+    made = variance = _accumulate(square, source)
+    if feedback <= 0:
+        return made
+    size = fft.next_fast_len(2 * count, real=True)
+    back = np.fft.rfft(feedback * _accumulate(square, np.concatenate([law.pmf, np.zeros(count)])[:count]), size)
+    for _ in range(200):
+        better = made + np.maximum(np.fft.irfft(back * np.fft.rfft(variance, size), size)[:count], 0.0)
         change = np.abs(better - variance).max()
         variance = better
         if not change > 1e-10 * variance.max():

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from scipy import optimize
 
 from stalewise.errors import NotConvergedError
@@ -27,7 +28,7 @@ from stalewise.planning.search import (
     rank,
     rounded,
 )
-from stalewise.planning.shortlist import Guess, guess, look
+from stalewise.planning.shortlist import ROUGH, Guess, guess, look
 from stalewise.planning.triggers import are_searched
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
@@ -38,6 +39,8 @@ INNER = 0.9  # of the target is planned for
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
 NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
+WORTH = 1.03  # what a threshold saves at least, as a factor
+FEW_STEPS = 40  # until the target: where neighbours are looked at closely
 STRIDES = 4  # to neighbouring structures
 MOMENTA, BOOSTS, POLISH = (0.3, 0.6, 0.8, 0.9, 0.95), (0.2, 0.7), 25  # boosts of the log of the learning rate; looks
 Say = Callable[[float, str], None]
@@ -128,11 +131,13 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
         tuned[policy] = search.tune(best, steps=STEPS if near else 0)
         if near:
             tuned[policy] = search.refined(tuned[policy])
+    first = min(tuned, key=lambda policy: search.order(tuned[policy]))
+    tuned[first] = search.polished(tuned[first])
     say(0.9, "momentum")
-    bar = search.near(min(tuned.values(), key=search.order), LEVEL)
+    bar = search.near(tuned[first], LEVEL)
     tuned = {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
-    first = min(tuned.values(), key=search.order)
-    return tuned | {first.study.policy: search.sized(first)}
+    best = min(tuned.values(), key=search.order)
+    return tuned | {best.study.policy: search.sized(best)}
 
 
 def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tuned, list[str]]:
@@ -253,21 +258,43 @@ class _Search:
             here = best
         return row if here is first else min(row, self.tune(here), key=self.order)
 
+    def polished(self, row: "_Tuned") -> "_Tuned":
+        """The same after a few steps, where the rough look is far off: neighbours by the exact recursion."""
+        if self.study.schedule.learning_rate or not row.time * row.timing.rate < FEW_STEPS:
+            return row
+        here = row
+        for _ in range(STRIDES):
+            near = []
+            for one in neighbours(self.open(here.study), self.study):
+                timing = arrivals(one.with_schedule(learning_rate=1.0), seed=self.seed)
+                fresher = (here.timing.staleness.mean + 1.0) / (timing.staleness.mean + 1.0)
+                at = one.with_schedule(learning_rate=rounded(here.study.learning_rate * fresher))
+                near.append(_Tuned(at, timing, *_settling(at, timing, 2.0 * here.time), here.share))
+            best = min(near, key=self.order, default=here)
+            if self.order(best) >= self.near(here, 0.99):
+                break
+            here = best
+        if here is row:
+            return row
+        return min(row, self.tune(Guess(here.study, here.timing, here.time, here.floor)), key=self.order)
+
     def inert(self, row: "_Tuned") -> "_Tuned":
         """The same with momentum, where that is left open and saves more than 2 %.
 
-        A ladder of momenta first, at two learning rates each, then downhill over both (Nelder and Mead).
+        A ladder of momenta first, at two learning rates each, then downhill over both (Nelder and Mead), with staleness
+        noise by the index equation; what it finds is looked at along a recorded path, in up to so many steps down.
         """
         held = self.study.schedule
         if {"momentum", "nesterov"} & held.model_fields_set or held.learning_rate or not math.isfinite(row.time):
             return row
         seen: dict[tuple[float, float], float] = {}
+        timing = replace(row.timing, path=None)
 
         def time(x: Sequence[float]) -> float:
             rate, momentum = rounded(math.exp(x[0])), round(1.0 - math.exp(min(x[1], 0.0)), 3)
             if (rate, momentum) not in seen:
                 at = row.study.with_schedule(learning_rate=rate, momentum=momentum)
-                seen[rate, momentum] = min(_settling(at, row.timing, 4.0 * row.time)[0], 1e300)
+                seen[rate, momentum] = min(_settling(at, timing, 4.0 * row.time)[0], 1e300)
             return seen[rate, momentum]
 
         middle = math.log(row.study.learning_rate)
@@ -314,22 +341,24 @@ class _Search:
         for rule in RULES:
             at = under_rule(study, rule, facts)
             if at is not None:
-                row = guess(at, arrivals(at, seed=self.seed), self.margin)
+                row = guess(at, arrivals(at, seed=self.seed, share=ROUGH), self.margin)
                 found.append({"rule": rule.name, "source": rule.source, **self.candidate(row).as_dict()})
         return found
 
 
 def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
     """A staleness threshold that saves time, or else a guard that costs none."""
-    others = pick.workers - 1
     best = pick
-    for multiple in (1.5, 2.0, 3.0):
-        at = pick.study.with_schedule(max_staleness=math.ceil(multiple * others))
+    bounds = [math.ceil(multiple * (pick.workers - 1)) for multiple in (1.5, 2.0, 3.0)]
+    studies = [pick.study.with_schedule(max_staleness=bound) for bound in bounds]
+    free = guess(pick.study, pick.timing).time
+    rough = [guess(at, arrivals(at, seed=seed, share=ROUGH)).time for at in studies]
+    at = studies[int(np.argmin(rough))]
+    if not math.isfinite(free) or min(rough) < free / WORTH:
         timing = arrivals(at, seed=seed)
         time, floor = settling(at, timing, longest=4.0 * pick.time)
-        if time < best.time:
-            best = _Tuned(at, timing, time, floor, pick.share)
-    if math.isfinite(best.time) and best.time < pick.time / 1.03:
+        best = _Tuned(at, timing, time, floor, pick.share) if time < pick.time else pick
+    if math.isfinite(best.time) and best.time < pick.time / WORTH:
         bound = best.study.schedule.max_staleness
         saved = 100 * (1 - best.time / pick.time) if math.isfinite(pick.time) else 100.0
         return best, (

@@ -13,7 +13,7 @@ import numpy as np
 
 from stalewise.delays import Gamma, parse_delay
 from stalewise.delays.fitting.families import scaled
-from stalewise.planning.shortlist import Guess, guess
+from stalewise.planning.shortlist import ROUGH, Guess, guess
 from stalewise.staleness import Arrivals, StalenessLaw, arrivals
 from stalewise.study import Study
 
@@ -31,7 +31,7 @@ def what_limits(study: Study, seed: int, margin: float) -> list[str]:
         seed: Of staleness that is counted.
         margin: Of the mean-square limit.
     """
-    timing = arrivals(study, seed=seed)
+    timing = arrivals(study, seed=seed, share=ROUGH)
     free = study.with_schedule(learning_rate=None, momentum=None, nesterov=None)
     here = guess(free, timing, margin)
     if not math.isfinite(here.time):
@@ -52,7 +52,7 @@ def _limits(free: Study, here: Guess, seed: int, margin: float) -> str:
     for name, fields in (("the link", LINKS), ("compute", ("compute",))):
         faster = _halved(free, fields)
         if faster is not None:
-            timing = arrivals(faster.with_schedule(learning_rate=1.0), seed=seed)
+            timing = arrivals(faster.with_schedule(learning_rate=1.0), seed=seed, share=ROUGH)
             saved[f"{name} (twice as fast)"] = guess(faster, timing, margin).time
     order = sorted(saved, key=saved.__getitem__)
     parts = [f"{name} {100 * (saved[name] / here.time - 1):+.0f} %" for name in order]
@@ -129,4 +129,4 @@ def _others(here: Guess, name: str, factor: float, seed: int) -> Iterator[tuple[
             law = study.workers().law
             if law is not None and 0.02 < law.cv * by < 3.0 and study.cluster.service_law().mean == 0:
                 other = study.with_delay(Gamma(law.mean, (by * law.cv) ** -2))
-                yield other, arrivals(other, seed=seed)
+                yield other, arrivals(other, seed=seed, share=ROUGH)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal, stats
+from scipy import signal
 
 from stalewise.dynamics import (
     Inertia,
@@ -20,7 +20,7 @@ from stalewise.dynamics import (
     transient,
 )
 from stalewise.prediction.modes import Modes, Stability, learning_rate_limit, modes_of, stability_of
-from stalewise.staleness import Arrivals, arrivals, has_formula, poisson_error
+from stalewise.staleness import Arrivals, FirstSteps, arrivals, has_formula, poisson_error
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
 
@@ -155,6 +155,8 @@ def _curve(
         time = np.linspace(0.0, end, POINTS)
         mean, variance = timing.counts(time)
         loss = _over_counts(mean, variance, index, table)
+        if timing.first_steps is not None:
+            _over_first_steps(timing.first_steps(), time, table, loss)
         if not reachable or loss[0, -1] <= target or end >= farthest:
             break
         end = min(1.6 * end, farthest)  # late are those runs of which few updates were made
@@ -170,12 +172,22 @@ def _over_counts(mean: Array, variance: Array, index: Array, table: Array) -> Ar
     loss = np.array([np.interp(nodes, index, row) @ _WEIGHTS for row in table])
     few = (mean > 0) & (mean < FEW) & (variance >= 0.99 * mean)
     if few.any():
-        expected, scattered = mean[few][:, None], np.maximum(variance[few] / mean[few], 1.001)[:, None]
+        expected, wider = mean[few][:, None], np.maximum(variance[few] / mean[few], 1.001)[:, None] - 1.0
         counts = np.arange(12.0 * FEW)
-        poisson, wider = stats.poisson.pmf(counts, expected), scattered - 1.0
-        chances = np.where(wider > 0.0011, stats.nbinom.pmf(counts, expected / wider, 1.0 / scattered), poisson)
+        ratios = np.empty((len(expected), len(counts)))  # of a chance to the one before
+        ratios[:, :1] = (1.0 + wider) ** (-expected / wider)
+        ratios[:, 1:] = (counts[:-1] + expected / wider) / counts[1:] * (wider / (1.0 + wider))
+        chances = np.cumprod(ratios, axis=1)
         loss[:, few] = [chances @ np.minimum(np.interp(counts, index, row), HUGE) for row in table]
     return loss
+
+
+def _over_first_steps(first: FirstSteps, time: Array, table: Array, loss: Array) -> None:
+    """Put the loss averaged over the number of steps in its place, at times at which their chances are known."""
+    few = time <= first.time[-1]
+    chances = first.at(time[few])
+    steps = np.minimum(np.arange(chances.shape[1]), table.shape[1] - 1)
+    loss[:, few] = np.minimum(table[:, steps], HUGE) @ chances.T
 
 
 def _weights(timing: Arrivals, modes: Modes) -> list[float | None]:

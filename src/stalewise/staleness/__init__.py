@@ -15,11 +15,12 @@ from stalewise.staleness.link import link_rate
 from stalewise.staleness.poisson import PoissonError, poisson_error
 from stalewise.staleness.rounds import kth_of, longest_of
 from stalewise.staleness.simplify import simplification_costs
-from stalewise.staleness.timing import Arrivals
+from stalewise.staleness.timing import Arrivals, FirstSteps
 
 __all__ = [
     "CONSTANT",
     "Arrivals",
+    "FirstSteps",
     "GroupStaleness",
     "PoissonError",
     "StalenessLaw",

@@ -17,7 +17,7 @@ from stalewise.staleness.groups import in_groups, waiting_rounds
 from stalewise.staleness.law import StalenessLaw, has_formula, is_exponential, staleness_law
 from stalewise.staleness.measured import measured
 from stalewise.staleness.renewal import count_moments
-from stalewise.staleness.rounds import kth_gradient, kth_left, kth_of
+from stalewise.staleness.rounds import first_rounds, kth_gradient, kth_left, kth_of
 from stalewise.staleness.timing import Arrivals
 from stalewise.study import Study
 
@@ -50,6 +50,7 @@ def arrivals(study: Study, *, seed: int = 0, share: float = 1.0) -> Arrivals:
     ============================ ===================================================================================
 
     ``share`` is that of the gradients counted which may do, for a rough look: standard errors grow as 1/sqrt(share).
+    Below 1, bounds that bite are counted too.
 
     A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted:
     ``staleness.method`` says which, over how many gradients, and the standard error. The errors are the largest of
@@ -79,7 +80,7 @@ class _Question:
 @functools.lru_cache(maxsize=256)
 def _answered(question: _Question) -> Arrivals:
     study, rules = question.study, question.rules
-    found = None if _needs_counting(study, rules) else _by_formula(study, rules)
+    found = None if _needs_counting(study, rules) else _by_formula(study, rules, rough=question.share < 1.0)
     found = (measured(study, question.seed, question.share) if found is None else found).weighted(rules.weight)
     fixed = found.memoryless or found.delay_cv < 1e-9 or len(found.staleness.pmf) == 1
     if fixed or rules.trains or found.staleness.mean > LONGEST_PATH:
@@ -95,10 +96,10 @@ def _needs_counting(study: Study, rules: Rules) -> bool:
     return rules.trains or study.cluster.service_law().mean > 0 or not formulas
 
 
-def _by_formula(study: Study, rules: Rules) -> Arrivals | None:
+def _by_formula(study: Study, rules: Rules, *, rough: bool = False) -> Arrivals | None:
     workers, together = study.workers(), study.cluster.start == "together"
     if workers.law is not None:
-        return _formula(study.policy, workers.law, workers.count, rules, together)
+        return _formula(study.policy, workers.law, workers.count, rules, together, rough=rough)
     return _unlike(workers, together) if rules == Rules(weight=rules.weight) else None
 
 
@@ -135,7 +136,9 @@ def _unlike(workers: Workers, together: bool) -> Arrivals:
     )
 
 
-def _formula(policy: str, delay: AbstractDelay, workers: int, rules: Rules, together: bool) -> Arrivals | None:
+def _formula(
+    policy: str, delay: AbstractDelay, workers: int, rules: Rules, together: bool, *, rough: bool
+) -> Arrivals | None:
     if rules.flushes:
         return _flushed(policy, delay, workers, rules.group, together)
     if policy == "rennala":
@@ -151,7 +154,8 @@ def _formula(policy: str, delay: AbstractDelay, workers: int, rules: Rules, toge
     everybody = workers if rules.on_stale == WAIT else 1  # one that is waited for holds up all
     if everybody * free.staleness.pmf[rules.max_staleness + 1 :].sum() <= NEVER and rules.on_stale != ADMIT:
         return free
-    return _with_bound(delay, workers, rules, together)
+    count = rough and rules.max_staleness > 0 and delay.cv > 1e-12  # some, sooner than the fixed point is found
+    return None if count else _with_bound(delay, workers, rules, together)
 
 
 def _with_bound(delay: AbstractDelay, workers: int, rules: Rules, together: bool) -> Arrivals | None:
@@ -275,7 +279,10 @@ def _rounds(
         if square < 1e-18:
             return np.floor(np.maximum(1.0 + (time - first) / mean * (1 + 1e-12), 0.0)), np.zeros_like(time)
         steps = np.maximum((time - first) / mean + 0.5 * (1.0 + square), 0.0)
-        return steps, square * steps
+        variance, early = square * steps, first_rounds(mean, square, first)
+        few = time <= early.time[-1]
+        steps[few], variance[few] = early.moments(time[few])
+        return steps, variance
 
     return Arrivals(
         rate=1.0 / mean,
@@ -287,6 +294,7 @@ def _rounds(
         counts=counts,
         memoryless=False,
         heavy_tailed=False,
+        first_steps=None if square < 1e-18 else functools.partial(first_rounds, mean, square, first),
     )
 
 

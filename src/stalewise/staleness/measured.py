@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.staleness.law import has_formula, law_from_counts
-from stalewise.staleness.timing import Arrivals
+from stalewise.staleness.timing import Arrivals, FirstSteps
 from stalewise.study import Study, Workload
 
 Array = NDArray[np.float64]
 START_UPDATES = 200_000
-START_SEEDS = 16
+START_SEEDS, ROUGH_SEEDS = 16, 40
+FIRST, FIRST_POINTS = 20.0, 641  # steps expected, and times, at which chances of their number are counted
+FIRST_GRADIENTS, FIRST_SEEDS = 2_000_000, (64, 512)  # for that
 LONG_SEEDS = 8
 GRADIENTS = 1_000_000  # that the long run counts, of workers that never wait
 WARM_UP = 30.0  # cycles before it counts
@@ -27,8 +29,8 @@ def measured(study: Study, seed: int = 0, share: float = 1.0) -> Arrivals:
     Rate, staleness and ages come from 8 runs of staggered workers, 1,000,000 gradients in all where none is lost,
     after 30 cycles that do not count: the 99 % quantile of the staleness is then known to 1 % for a geometric law.
     They are made up to 5 times longer where the update rate is not known to 0.3 %; what is reached is said. A ``share``
-    of all that may do for a rough look.
-    The number of steps by a given time comes from 16 runs begun as the study says.
+    of all that may do for a rough look, 40 runs then for the number of steps.
+    The number of steps by a given time comes from 16 runs begun as the study says, that of the first 20 from up to 512.
 
     With a ``trigger`` what is sent depends on the gradients, so the study's own workload and learning rate are run.
     """
@@ -54,6 +56,7 @@ def measured(study: Study, seed: int = 0, share: float = 1.0) -> Arrivals:
         f"counted over {applied} gradients in virtual time, no formula for {what}; "
         f"standard error of the update rate {100 * standard_error(rates):.2g} %"
     )
+    early = _first_steps(still, rate, applied / max(finished, 1), seed) if share >= 1.0 else None
     return Arrivals(
         rate=rate,
         gradients_a_step=study.rules().group,
@@ -61,9 +64,10 @@ def measured(study: Study, seed: int = 0, share: float = 1.0) -> Arrivals:
         delay_mean=age,
         delay_cv=spread / age if age > 0 else 0.0,
         acceptance=applied / max(finished, 1),
-        counts=_counts_from_start(still, workers.mean_cycle, workers.count, seed, rate, share),
+        counts=_counts_from_start(still, workers.mean_cycle, workers.count, seed, rate, share, early),
         memoryless=False,
         heavy_tailed=False,
+        first_steps=None if early is None else lambda: early,
     )
 
 
@@ -94,16 +98,40 @@ def standard_error(rates: Array) -> float:
     return float(rates.std(ddof=1)) / math.sqrt(len(rates)) / rate if rate > 0 else 0.0
 
 
-def _counts_from_start(study: Study, cycle: float, workers: int, seed: int, rate: float, share: float):
+def _first_steps(study: Study, rate: float, acceptance: float, seed: int) -> FirstSteps | None:
+    """Chances of the first steps, from many short runs; None if there are no steps."""
+    gradients = FIRST * study.rules().group / max(acceptance, 1e-3)  # a run, about
+    seeds = round(min(max(FIRST_GRADIENTS / gradients, FIRST_SEEDS[0]), FIRST_SEEDS[1]))
+    if not rate > 0:
+        return None
+    time = FIRST / rate * np.linspace(0.0, 1.0, FIRST_POINTS) ** 2  # where workers begin together the first come sooner
+    updates = run_ensemble(study, time, seeds=seeds, seed=seed).updates
+    few = np.flatnonzero(updates.mean(axis=0) <= FIRST)
+    updates = updates[:, few]
+    n = np.arange(1, int(updates.max()) + 1)
+    reached = np.array([(updates >= k).mean(axis=0) for k in n]).T
+    return FirstSteps(time[few], reached) if len(n) and len(few) > 1 else None
+
+
+def _counts_from_start(
+    study: Study, cycle: float, workers: int, seed: int, rate: float, share: float, early: FirstSteps | None
+):  # fmt: skip
     """Mean and variance of the steps by given times."""
     cycles = max(64.0, share * START_UPDATES / START_SEEDS / workers)
-    time = np.linspace(0.0, cycles * cycle, 2049)
-    run = run_ensemble(study, time, seeds=START_SEEDS, seed=seed)
+    time = cycles * cycle * np.linspace(0.0, 1.0, 2049) ** 2
+    run = run_ensemble(study, time, seeds=START_SEEDS if share >= 1.0 else ROUGH_SEEDS, seed=seed)
     mean, variance = run.updates.mean(axis=0), run.updates.var(axis=0, ddof=1)
     growth = float(variance[-1] / time[-1])
+    if early is not None:  # the longer runs are fewer: they go on from there
+        (known,), _ = early.moments(early.time[-1:])
+        mean += known - np.interp(early.time[-1], time, mean)
 
     def counts(at: Array) -> tuple[Array, Array]:
         beyond = np.maximum(at - time[-1], 0.0)
-        return np.interp(at, time, mean) + rate * beyond, np.interp(at, time, variance) + growth * beyond
+        steps, scatter = np.interp(at, time, mean) + rate * beyond, np.interp(at, time, variance) + growth * beyond
+        if early is not None:
+            few = at <= early.time[-1]
+            steps[few], scatter[few] = early.moments(at[few])
+        return steps, scatter
 
     return counts

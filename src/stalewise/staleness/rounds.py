@@ -10,9 +10,11 @@ from scipy import integrate, special
 from stalewise.delays import AbstractDelay, Equilibrium
 from stalewise.staleness.renewal import equilibrium_counts, finest, fresh_counts, hat_weights
 from stalewise.staleness.sums import exact_sum_laws
+from stalewise.staleness.timing import FirstSteps
 
 Array = NDArray[np.float64]
 TIMES = 600
+FEW = 20  # rounds up to which chances are computed one by one
 MANY, EVEN = 64, 2.0  # gradients a worker, and largest coefficient of variation, from where on counts are normal
 
 
@@ -43,6 +45,23 @@ def _kth_of(delay: AbstractDelay | Equilibrium, workers: int, k: int) -> tuple[f
     above = special.betainc(workers - k + 1, k, delay.survival(time))
     mean = start + float(integrate.simpson(above, x=time))
     return mean, max(start**2 + float(integrate.simpson(2 * time * above, x=time)) - mean**2, 0.0)
+
+
+@functools.lru_cache(maxsize=256)
+def first_rounds(mean: float, square: float, first: float) -> FirstSteps:
+    """Chances that n independent rounds are over, as if rounds were gamma-distributed (exact for memoryless ones).
+
+    Args:
+        mean: Of a round [s].
+        square: Squared coefficient of variation of a round, above 0.
+        first: Mean of the first one [s].
+    """
+    most = math.ceil(FEW + 7.0 * math.sqrt(FEW * max(square, 0.1)) + 4.0 * square)
+    time = np.arange(16 * FEW + 1) / 16.0
+    n = np.arange(most)
+    middle = first / mean + n
+    shape = middle**2 / (square * ((first / mean) ** 2 + n))
+    return FirstSteps(mean * time, special.gammainc(shape, shape * time[:, None] / middle))
 
 
 def longest_of(delay: AbstractDelay, workers: int) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Array = NDArray[np.float64]
 SUMMED_EXACTLY = 64
@@ -36,7 +36,7 @@ def sum_laws(terms: Terms, length: int) -> Array:
     if exact.any():
         out[exact] = exact_sum_laws(_at(terms, exact), length)
     edges = np.arange(-1, length) + 0.5
-    below = stats.norm.cdf((edges - mean[~exact, None]) / np.maximum(deviation[~exact], 0.03)[:, None])
+    below = special.ndtr((edges - mean[~exact, None]) / np.maximum(deviation[~exact], 0.03)[:, None])
     out[~exact] = np.diff(below, axis=1)
     return out
 
@@ -101,5 +101,5 @@ def _mixture_of_normals(mean: Array, deviation: Array, weights: Array) -> Array:
     for weight, middle, width in zip(weights, mean, deviation, strict=True):
         low = max(int(middle - 8 * width), 0)
         high = min(int(middle + 8 * width) + 2, top)
-        pmf[low:high] += weight * np.diff(stats.norm.cdf((edges[low : high + 1] - middle) / width))
+        pmf[low:high] += weight * np.diff(special.ndtr((edges[low : high + 1] - middle) / width))
     return pmf

@@ -19,6 +19,35 @@ BLOCKED = 200  # mean staleness from twice which on ages are counted in blocks
 
 
 @dataclass(frozen=True, eq=False)
+class FirstSteps:
+    """P(n steps or more by a time), while few are expected.
+
+    Attributes:
+        time: Rising times [s], shape (times,).
+        reached: For n = 1, 2, ... up to where there is hardly a chance, shape (times, n).
+    """
+
+    time: Array
+    reached: Array
+
+    def at(self, time: Array) -> Array:
+        """P(0, 1, 2, ... steps) at times up to the last one known, shape (len(time), n + 1); between times linear."""
+        place = np.interp(time, self.time, np.arange(len(self.time)))
+        low = np.minimum(place.astype(np.int64), len(self.time) - 2)
+        share = (place - low)[:, None]
+        reached = (1.0 - share) * self.reached[low] + share * self.reached[low + 1]
+        ends = np.ones((len(reached), 1)), reached, np.zeros((len(reached), 1))
+        return -np.diff(np.concatenate(ends, axis=1), axis=1)
+
+    def moments(self, time: Array) -> tuple[Array, Array]:
+        """Mean and variance of the steps by such times."""
+        chances = self.at(time)
+        n = np.arange(chances.shape[1])
+        mean = chances @ n
+        return mean, np.maximum(chances @ n**2 - mean**2, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Arrivals:
     """Steps of the server under one schedule.
 
@@ -35,6 +64,7 @@ class Arrivals:
         weight_mean, weight_square: Mean and mean square of the gradients' weights (`stalewise.protocol.Weight`).
         unweighted: Law of the staleness, each gradient counted once; None if that is ``staleness``.
         weight: What a gradient is multiplied by.
+        first_steps: Chances of the first few steps, which no mean and variance tell; None where these have to do.
         path: Runs the schedule in virtual time and says who was applied when, for what depends on how staleness hangs
             together; None where nothing does, or it is not recorded.
     """
@@ -53,6 +83,7 @@ class Arrivals:
     weight_square: float = 1.0
     unweighted: StalenessLaw | None = None
     weight: Weight = UNWEIGHTED
+    first_steps: "Callable[[], FirstSteps] | None" = None
     path: Callable[[], Path] | None = None
 
     @property
@@ -112,4 +143,4 @@ class Arrivals:
 
         fewer = round(workers / block)
         staleness = memoryless_law(fewer) if self.memoryless else self.staleness.in_blocks(block)
-        return replace(self, rate=self.rate / block, staleness=staleness, counts=counts, block=block)
+        return replace(self, rate=self.rate / block, staleness=staleness, counts=counts, block=block, first_steps=None)
