@@ -48,25 +48,25 @@ def test_nothing_raced_is_beaten_and_nothing_left_out_is_needed(objective, held)
     assert {is_fresh(one.study.policy) for one in chosen} == {True, False}
     for one in chosen:
         for other in chosen:
-            drift, gradients = other.drift / one.drift, other.gradients / one.gradients
+            drift, samples = other.drift / one.drift, other.samples / one.samples
             needed = [c for c in chosen if is_fresh(c.study.policy) == is_fresh(one.study.policy)] == [one]
-            assert needed or not (drift > 1 and gradients > 1)
-    ends = min(one.gradients for one in chosen), max(one.gradients for one in chosen)
+            assert needed or not (drift > 1 and samples > 1)
+    ends = min(one.samples for one in chosen), max(one.samples for one in chosen)
     for one in paces:
         better = any(
-            (other.drift >= one.drift and other.gradients >= one.gradients)
-            or (other.drift >= HARDLY_LESS * one.drift and other.gradients >= QUARTER_MORE * one.gradients)
+            (other.drift >= one.drift and other.samples >= one.samples)
+            or (other.drift >= HARDLY_LESS * one.drift and other.samples >= QUARTER_MORE * one.samples)
             for other in paces
             if other is not one
         )
-        assert one in chosen or better or ends[0] <= one.gradients <= ends[1]
+        assert one in chosen or better or ends[0] <= one.samples <= ends[1]
 
 
 def test_a_pace_is_what_a_schedule_does():
     """Drift and gradients of full asynchrony: the exact limit, N gradients a cycle; worker-seconds have a price."""
     study = network(8, policy="async")
     by_time, by_cost = (pace(study, Goal(objective, price=3.0), 1000, 0) for objective in ("time", "cost"))
-    assert by_time.gradients == pytest.approx(8.0, rel=1e-6) == by_cost.gradients * 24
+    assert by_time.samples == pytest.approx(8.0 * 32, rel=1e-6) == by_cost.samples * 24
     alone = pace(study.with_schedule(active_workers=1), Goal(), 1000, 0)
     assert alone.drift == pytest.approx(2.0, rel=1e-3)  # h < 2, one update a second
     exact = step_limit(arrivals(study.with_schedule(learning_rate=1.0))).mean_square
@@ -82,7 +82,7 @@ def test_an_arm_goes_on_where_it_was_held_and_begins_anew_where_not():
     arms.HELD.clear()
     anew = show(*arm.call([4.0, 9.0], None).arguments)
     assert went_on == anew and went_on["samples"] > first["samples"]
-    assert anew["samples"] == pytest.approx(32 * arm.cost(9.0), rel=0.25)
+    assert anew["samples"] == pytest.approx(arm.cost(9.0), rel=0.25)
     arms.HELD.clear()
 
 
@@ -168,6 +168,18 @@ def test_a_budget_that_is_too_small_is_told():
     assert any("ended the search early" in reason for reason in found.reasons)
     with pytest.raises(InputError, match="gradients must be positive"):
         plan(network(4), gradients=-1.0)
+
+
+def test_batches_are_chosen_where_samples_cost_time():
+    """Dear samples ask for small batches, cheap ones for large ones; the answer says what others take."""
+    sizes = {}
+    for cost in (0.5, 0.002):
+        study = network(4, policy="async", momentum=0.0, batch_size=None).with_cluster(sample_time=cost)
+        found = plan(study, gradients=2500.0)
+        sizes[cost] = found.study.batch_size
+        (told,) = (reason for reason in found.reasons if reason.startswith("Batches of"))
+        assert "of a mean cycle" in told and f"Batches of {sizes[cost]}" in told
+    assert sizes[0.5] <= 8 < sizes[0.002]
 
 
 def test_what_is_given_is_held():

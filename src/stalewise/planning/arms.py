@@ -69,8 +69,8 @@ class Arm:
         return getattr(self.spent(1.0, goal), goal.objective)
 
     def cost(self, time: float) -> float:
-        """Gradients of the run's batch size that its pilots cost up to a time, about."""
-        return self.computed * time * self.seeds * self.budget
+        """Samples that its pilots cost up to a time, about."""
+        return self.computed * time * self.study.batch_size * self.seeds * self.budget
 
     def call(self, stages: list[float], study: Any) -> Call:
         """Show it, in stages up to the last [s]; ``study`` is the identity of what is planned for."""

@@ -31,6 +31,7 @@ from stalewise.planning.search import (
     guard_sentence,
     is_fresh,
     many,
+    percent,
     rank,
     rounded,
 )
@@ -52,6 +53,7 @@ SEEDS, MORE_SEEDS, FINAL_SEEDS, DUEL_SEEDS = (
     14,
 )  # in the race, between its rungs, of full runs, of the last two
 FINALISTS, CLOSE = 3, 1.3  # of the best, full runs: so many, within this factor
+BATCHES = (2, 8, 32, 128, 512)
 STRIDES = 2  # to neighbouring groups and bounds
 STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
 RULE_REACH = 3.0  # times the pick's time: how far published rules are followed
@@ -75,10 +77,13 @@ def search_network(
         identity: What answers are kept by.
     """
     network, study = open_network(study)
-    race = Race(hands, goal, identity, budget, study.batch_size, lambda share, message: say(0.1 + 0.2 * share, message))
+    batch = study.batch_size
+    race = Race(hands, goal, identity, budget * batch, batch, lambda share, message: say(0.1 + 0.2 * share, message))
     search = _Search(study, seed, goal, race, network.size)
     say(0.0, "staleness of possible structures")
-    paces = [pace(one, goal, network.size, seed) for one in structures(study)]
+    search.batches = _batches(study) if network.any_batch else ()
+    sized = [study.with_schedule(batch_size=size) for size in search.batches] or [study]
+    paces = [pace(one, goal, network.size, seed) for free in sized for one in structures(free)]
     chosen = raced(paces, study.schedule.policy)
     arms = [arm for one in chosen for arm in search.ladder(one)]
     seen = race.halved(arms, SHARES[0]) if len(arms) > 1 else race.show(arms, [[_some(arms[0])]], "the schedule")
@@ -88,7 +93,7 @@ def search_network(
     picks = search.finals(better)
     pick, stale, fresh = search.pick(picks, better)
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
-    searched = race.spent
+    searched = race.gradients
     rules = search.baselines(pick)
     reasons = search.reasons(pick, better, picks, chosen, len(arms), searched)
     final = pick.arm.study
@@ -118,6 +123,7 @@ class _Search:
     goal: Goal
     race: Race
     size: int
+    batches: Sequence[int] = ()
     rules: frozenset[str] = frozenset()
 
     def order(self, one: Shown) -> tuple[float, float, float]:
@@ -183,7 +189,7 @@ class _Search:
         return self.arm(study, MORE_SEEDS)
 
     def _neighbours(self, arm: Arm) -> Iterator[Study]:
-        """Half and twice the group or the bound at the same drift, where the schedule leaves them open."""
+        """Half and twice the group, the bound or the batch at the same drift, where they are open."""
         study, held = arm.study, self.study.schedule
         now, workers = study.schedule, study.active_workers
         if held.learning_rate or now.optimizer != "SGD":
@@ -196,8 +202,14 @@ class _Search:
                 bound = max(round(factor * bound), 1)
             other = under(study, study.policy, workers, group=group, max_staleness=bound)
             if other is not None and (group, bound) != (now.group, now.max_staleness):
-                rate = study.learning_rate * arm.timing.rate / arrivals(other, seed=self.seed).rate
-                yield other.with_schedule(learning_rate=rounded(rate))
+                yield self._as_fast(other, arm)
+            if self.batches and factor * study.batch_size >= 1:
+                yield self._as_fast(study.with_schedule(batch_size=int(factor * study.batch_size)), arm)
+
+    def _as_fast(self, other: Study, arm: Arm) -> Study:
+        """With the learning rate that gives it the arm's drift."""
+        rate = arm.study.learning_rate * arm.timing.rate / arrivals(other, seed=self.seed).rate
+        return other.with_schedule(learning_rate=rounded(rate))
 
     def finals(self, better: Sequence[Shown]) -> list[Shown]:
         """Full runs of the last few, and of the best with fewer workers where that should do as well.
@@ -353,9 +365,26 @@ class _Search:
         said += self._buys(pick, better, picks)
         names = ", ".join(dict.fromkeys(_name(one.study) for one in chosen))
         said.append(f"Theory left {_many_of(len(chosen), 'structure')} to race, {_many_of(arms, 'schedule')}: {names}.")
+        if self.batches:
+            said.append(self._batch(pick))
         if self.race.ended:
-            said.append(f"The budget of {self.race.budget:.0f} gradients ended the search early, after {searched:.0f}.")
+            most = self.race.budget / self.race.batch
+            said.append(f"The budget of {most:.0f} gradients ended the search early, after {searched:.0f}.")
         return said
+
+    def _batch(self, pick: Shown) -> str:
+        """How the best ones with other batches did."""
+        study, best = pick.arm.study, dict[int, float]()
+        for one in self.race.shown.values():
+            size = one.arm.study.batch_size
+            if not one.diverged and size != study.batch_size:
+                best[size] = min(best.get(size, math.inf), one.time())
+        told = [f"{size}: {'behind' if math.isinf(time) else f'{time:.4g} s'}" for size, time in sorted(best.items())]
+        return (
+            f"Batches of {study.batch_size}, by pilots and runs of others ({'; '.join(told)}); samples take "
+            f"{percent(1.0 - study.with_cluster(sample_time=None).workers().mean_cycle / study.workers().mean_cycle)} "
+            "of a mean cycle."
+        )
 
     def _headline(self, pick: Shown) -> str:
         study, taken = pick.arm.study, pick.arm.spent(pick.time(), self.goal)
@@ -415,6 +444,12 @@ def _best_of_both(seen: Sequence[Shown], each: int) -> list[Shown]:
     return [one for one in alive if any(one in kind for kind in kinds)]
 
 
+def _batches(study: Study) -> Sequence[int]:
+    """Batch sizes to choose from; none where one is given, or where samples cost no time."""
+    open_ = study.schedule.batch_size is None and study.cluster.samples_cost_time
+    return BATCHES if open_ else ()
+
+
 def _some(arm: Arm) -> float:
     """How long a schedule is shown that nothing else races with [s]."""
     return min(arm.study.target.time_limit or math.inf, 100.0 * arm.study.workers().mean_cycle)
@@ -466,5 +501,5 @@ def _momentum(pick: Shown, race: Race, order: Callable[[Shown], Any]) -> list[st
 def _cost(race: Race, searched: float) -> str:
     return (
         f"The search cost {searched:.0f} gradients of {race.batch} samples in virtual time; published rules "
-        f"{race.spent - searched:.0f} more."
+        f"{race.gradients - searched:.0f} more."
     )

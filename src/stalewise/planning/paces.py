@@ -1,9 +1,9 @@
 r"""What theory says of a network's structures, to choose the few that are raced.
 
-A schedule whose steps add up to a drift of :math:`v = \eta\,\mathrm{steps/s}/(1 - \beta)` a second, with g gradients of
-B samples applied a second, diffuses by :math:`v^2/(B g)` a second. So two things are wanted of a structure: the largest
-drift that is stable, and g; both for a unit of what is to be saved (a second, a worker-second, a byte). What another
-one beats in both cannot be the best, as far as curvatures stay and noise adds up.
+A schedule whose steps add up to a drift of :math:`v = \eta\,\mathrm{steps/s}/(1 - \beta)` a second, with gradients of s
+samples applied a second, diffuses by :math:`v^2/s` a second. So two things are wanted of a structure: the largest drift
+that is stable, and s; both for a unit of what is to be saved (a second, a worker-second, a byte). What another one
+beats in both cannot be the best, as far as curvatures stay and noise adds up.
 """
 
 from collections.abc import Sequence
@@ -44,14 +44,9 @@ class Pace:
         return self.limit * self.timing.rate * self.study.schedule.local_steps / self.price
 
     @property
-    def gradients(self) -> float:
-        """Gradients applied for a unit of what is to be saved."""
-        return self.timing.rate * self.timing.gradients_a_step / self.price
-
-    @property
-    def computed(self) -> float:
-        """Gradients computed a second."""
-        return self.timing.rate * self.timing.gradients_a_step / self.timing.acceptance
+    def samples(self) -> float:
+        """Samples behind the gradients applied for a unit of what is to be saved."""
+        return self.timing.rate * self.timing.gradients_a_step * self.study.batch_size / self.price
 
 
 def pace(study: Study, goal: Goal, size: int, seed: int) -> Pace:
@@ -67,11 +62,11 @@ def pace(study: Study, goal: Goal, size: int, seed: int) -> Pace:
 def raced(paces: Sequence[Pace], held: str | None) -> list[Pace]:
     """The few that are worth a race, fastest drift first.
 
-    Left out is what another one beats in drift and in gradients both, or by a quarter in gradients at hardly less
-    drift; of what remains, as many as are raced evenly over the gradients. The fastest one with fresh gradients alone
+    Left out is what another one beats in drift and in samples both, or by a quarter in samples at hardly less drift;
+    of what remains, as many as are raced evenly over the samples. The fastest one with fresh gradients alone
     is among them, and the fastest one with stale ones or of the policy that is given.
     """
-    order = sorted(paces, key=lambda one: (-one.drift, -one.gradients))
+    order = sorted(paces, key=lambda one: (-one.drift, -one.samples))
     best = [one for i, one in enumerate(order) if not any(_beats(other, one, j < i) for j, other in enumerate(order))]
     own = (lambda policy: policy == held) if held else (lambda policy: not is_fresh(policy))
     needed = []
@@ -89,23 +84,23 @@ def _beats(other: Pace, one: Pace, first: bool) -> bool:
     """Whether the other one makes this one superfluous; of two alike the first does."""
     if other is one:
         return False
-    drift, gradients = other.drift / one.drift, other.gradients / one.gradients
-    if drift == gradients == 1.0:
+    drift, samples = other.drift / one.drift, other.samples / one.samples
+    if drift == samples == 1.0:
         return first
-    return (drift >= 1.0 and gradients >= 1.0) or (drift >= HARDLY_LESS and gradients >= QUARTER_MORE)
+    return (drift >= 1.0 and samples >= 1.0) or (drift >= HARDLY_LESS and samples >= QUARTER_MORE)
 
 
 def _best_drift(some: Sequence[Pace]) -> list[Pace]:
-    """The one with most gradients among those of hardly less than the fastest drift; none of none."""
+    """The one with most samples among those of hardly less than the fastest drift; none of none."""
     near = [one for one in some if one.drift >= HARDLY_LESS * some[0].drift]
-    return [max(near, key=lambda one: one.gradients)] if near else []
+    return [max(near, key=lambda one: one.samples)] if near else []
 
 
 def _spread(some: Sequence[Pace], most: int) -> list[Pace]:
-    """At most so many, evenly over the logarithm of the gradients, both ends among them."""
+    """At most so many, evenly over the logarithm of the samples, both ends among them."""
     if len(some) <= most:
         return list(some)
-    places = np.log([one.gradients for one in some])
+    places = np.log([one.samples for one in some])
     wanted = np.linspace(places.min(), places.max(), most)
     chosen = {int(np.abs(places - place).argmin()) for place in wanted}
     return [some[i] for i in sorted(chosen)]

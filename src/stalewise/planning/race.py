@@ -31,8 +31,8 @@ class Race:
         hands: That run them.
         goal: What is to be saved.
         identity: Of the study that is planned for, to keep answers by; None keeps none.
-        budget: Gradients of the study's batch size that all races may cost.
-        batch: Samples of these.
+        budget: Samples that all races may cost.
+        batch: Samples of a gradient, for what is told.
         say: Told how far it is.
         shown: What was shown last of every arm, by name.
     """
@@ -48,15 +48,20 @@ class Race:
 
     @property
     def spent(self) -> float:
-        """Gradients so far."""
-        return sum(one.samples for one in self.shown.values()) / self.batch
+        """Samples so far."""
+        return float(sum(one.samples for one in self.shown.values()))
+
+    @property
+    def gradients(self) -> float:
+        """So many gradients."""
+        return self.spent / self.batch
 
     def show(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
         """Each arm up to the last of its stages [s]."""
         calls = [arm.call(list(times), self.identity) for arm, times in zip(arms, stages, strict=True)]
 
         def done(ready: int) -> None:
-            self.say(ready / len(calls), f"{what}, {ready} of {len(calls)}; {self.spent:.0f} gradients before")
+            self.say(ready / len(calls), f"{what}, {ready} of {len(calls)}; {self.gradients:.0f} gradients before")
 
         if not calls:
             return []
