@@ -3,6 +3,8 @@
 * ``policies``: nine policies of 8 workers, gamma(4) delays; times to losses 1, 0.7, 0.4 predicted from two pilots with
   exponents 0.7 to 1 of the temperature, against the runs themselves; 5 seeds from each of 3 starts.
 * ``fleets``: pilots of 16, 32 and 64 workers at one price stand in for 64, u = 0.15 and 0.47; straight line, 9 seeds.
+* ``rates``: the curve at one u from those at half and twice it (or at 0.71 and 1.41 times it), the logarithms of their
+  losses interpolated in log u at equal drift, u x cycles; 16 and 64 workers, losses 1 and 0.4, 6 seeds.
 * ``seeds``: how far times of single runs scatter at u = 0.15, 0.47, 1.5 (16 workers, 12 seeds).
 
     python validation/pilots.py                 # ten minutes
@@ -119,8 +121,31 @@ def seeds_apart(network):
         )
 
 
+def between(low, high, u):
+    """Times and losses at u from (u, times, losses) at a smaller and a larger one."""
+    (a, first, falling), (b, second, faster) = low, high
+    share = np.log(u / a) / np.log(b / a)
+    time = np.linspace(0.0, min(first[-1] * a, second[-1] * b) / u, 400)
+    one, other = (np.interp(time * u / v, t, np.log(x)) for v, t, x in ((a, first, falling), (b, second, faster)))
+    return time, np.exp((1.0 - share) * one + share * other)
+
+
+def rates(network):
+    levels = (1.0, 0.4)
+    for workers in (16, 64):
+        runs = {}
+        for u in (0.1, 0.141, 0.2, 0.283, 0.4, 0.566, 0.8):
+            study = study_of(workers, learning_rate=u / (workers - 0.5))
+            time, run = losses(network, study, [(0, seed) for seed in range(6)], min(16.0 / u, 130.0))
+            runs[u] = (u, time, run.mean(axis=0))
+        for low, u, high in ((0.1, 0.141, 0.2), (0.2, 0.283, 0.4), (0.4, 0.566, 0.8), (0.1, 0.2, 0.4), (0.2, 0.4, 0.8)):
+            some = errors(times(*between(runs[low], runs[high], u), levels), times(*runs[u][1:], levels))
+            told = " ".join(f"{one:+.1f}" for one in some)
+            print(f"{workers} workers, u = {u:g} from {low:g} and {high:g}: {told} %", flush=True)
+
+
 def main():
-    parts = {"policies": policies, "fleets": fleets, "seeds": seeds_apart}
+    parts = {"policies": policies, "fleets": fleets, "rates": rates, "seeds": seeds_apart}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", choices=list(parts), default=list(parts))
     network, _ = open_network(study_of(8))
