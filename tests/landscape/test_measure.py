@@ -255,7 +255,7 @@ def _largest(about, size):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"budget": "a lot"}, "--budget must be gradients or a time, such as 30000, 60s or 2min; got 'a lot'"),
+        ({"budget": "a lot"}, "--budget must be gradients or a time, such as 20000, 60s or 2min; got 'a lot'"),
         ({"budget": 10}, "--budget must be 1,000 gradients or more, got 10"),
         ({"budget": "0.001s"}, r"--budget: 0.001 s is \d+ gradients here, 1,000 are needed"),
         ({"updates": [5]}, "schedule.learning_rate is missing: --updates takes steps of plain SGD"),

@@ -96,7 +96,7 @@ def measure(
 
     Args:
         study: Study file (TOML) with a network workload; - reads standard input.
-        budget: What each place may cost: gradients (30000 unless given), or a time (60s, 2min) that is turned into
+        budget: What each place may cost: gradients (20000 unless given), or a time (60s, 2min) that is turned into
             gradients. More buys samples behind the curvatures, and so smaller errors.
         eigenvalues: Leading ones to find.
         updates: Measure again after so many updates of plain SGD with the study's learning rate and batch (repeatable).

@@ -7,7 +7,7 @@ from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.landscape.spectrum import products_needed
 
-DEFAULT = "30000"
+DEFAULT = "20000"
 LEAST = 1000
 PRODUCT = 3.0  # gradients that a product with second derivatives costs, a sample of it a sample of theirs
 NOISE = 0.05  # of the budget goes to gradients, as much to slopes of single samples
@@ -26,7 +26,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """Read ``30000`` (gradients), ``60s`` or ``2min``.
+    """Read ``20000`` (gradients), ``60s`` or ``2min``.
 
     Raises:
         InputError: It is none of these, or too few gradients.

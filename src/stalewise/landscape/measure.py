@@ -42,7 +42,7 @@ def measure(
     Args:
         workload: A network.
         batch_size: Samples a gradient; the loader's, or 32, unless given.
-        budget: For each place: gradients (30000), or a time (``"60s"``, ``"2min"``) that is turned into gradients.
+        budget: For each place: gradients (20000), or a time (``"60s"``, ``"2min"``) that is turned into gradients.
         eigenvalues: Leading ones sought of the Hessian and of the Gauss-Newton matrix.
         updates: Updates of plain SGD after which to measure again; they come on top of the budget.
         learning_rate: Of those.
