@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def sweep(study):
         for momentum in MOMENTA:
             try:
                 one = study.with_schedule(**structure, momentum=momentum, active_workers=study.cluster.workers)
-                timing = arrivals(one.with_schedule(learning_rate=1.0), share=0.05)
+                timing = replace(arrivals(one.with_schedule(learning_rate=1.0), share=0.05), path=None)
                 limit = learning_rate_limit(one, timing).mean_square
             except InputError:
                 continue

@@ -5,10 +5,10 @@ studies with unlike workers, a quarter with a limited link. The grid: every poli
 and bounds, 8 learning rates, momentum 0 and 0.9; each is simulated up to 1.2 times the plan's own time with 6 seeds,
 since only what is faster matters. From the fastest, and from the plan itself, a climb goes on over learning rate,
 momentum, workers and group (16 seeds). The grid's best and both climbs' ends are simulated again with 64 fresh seeds,
-the best of them and the plan's schedule with 512 others, since the least of several is the luckiest; regret is the plan's
-time over the rival's, minus 1, none where the plan is faster. Published rules are simulated up to 20 times
-the plan's time. Goal: median regret 2 %, 95th percentile 10 %, every rule's median above the plan's;
-5 s a plan. Rows are kept in runs/regret and not computed again.
+the best of them and the plan's schedule with 512 others, since the least of several is the luckiest; regret is the
+plan's time over the rival's, minus 1, none where the plan is faster. Published rules are simulated up to 20 times the
+plan's time. Goal: median regret 2 %, 95th percentile 10 %, every rule's median above the plan's; 5 s a plan. Rows are
+kept in runs/regret and not computed again.
 
     python validation/regret.py --studies 40 --processes 2
 """
