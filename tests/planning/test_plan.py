@@ -113,6 +113,24 @@ def test_what_limits_a_run_is_told():
     assert -54 <= link <= -46 and -3 <= compute <= 3
 
 
+def test_error_bars_are_the_users():
+    """A wider one on the noise leaves more regret; names and factors that are none are refused."""
+    study = open_study("gamma(1, 4)", 4, noise=0.02).with_schedule(policy="async", active_workers=4)
+
+    def regret(**unsure):
+        (told,) = (reason for reason in plan(study, unsure=unsure).reasons if reason.startswith("Regret"))
+        part = told.split("gradient noise ")[1]
+        return part.split(" times")[0], part.split(": ")[1].split(";")[0].split(")")[0]
+
+    (own, small), (given, large) = regret(), regret(noise=1.05)
+    assert (own, given) == ("1.5", "1.05")
+    assert small == "never settles" or int(small.split()[0]) > int(large.split()[0])
+    with pytest.raises(InputError, match="unsure must be one of"):
+        plan(study, unsure={"delays": 2.0})
+    with pytest.raises(InputError, match="noise must be a factor above 1, for example"):
+        plan(study, unsure={"noise": 0.5})
+
+
 def test_a_policy_that_is_given_is_compared_with_synchrony():
     """Of stale and synchronous gradients alone, stale ones win on these uneven delays, but not over k-batch-sync."""
     study = open_study("gamma(1, 4)", 16, noise=0.01)

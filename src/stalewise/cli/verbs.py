@@ -331,8 +331,8 @@ def _expected(question: Study, expect: str | None, out: Path | None) -> Trajecto
 def plan(
     study: str, /, *, objective: str = "time", price: float = 1.0, most_time: float | None = None,
     most_cost: float | None = None, most_traffic: float | None = None, margin: float = 0.9,
-    gradients: float | None = None, address: str | None = None, cores: int | None = None,
-    set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
+    unsure: dict[str, float] | None = None, gradients: float | None = None, address: str | None = None,
+    cores: int | None = None, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
 ) -> bool:  # fmt: skip
     """Choose a schedule for the study's target, and say why.
 
@@ -353,6 +353,8 @@ def plan(
         most_cost: Limit on the cost.
         most_traffic: Limit on what is sent, parameters and gradients [bytes].
         margin: Largest share of the mean-square limit that a learning rate may take; quadratics.
+        unsure: Factor by which curvature, noise or spread (of the delays) may be off, such as --unsure.noise 2; the
+            plan tells its regret over them. 1.2, 1.5 and 1.3 unless given; quadratics.
         gradients: Budget of a network's search, in gradients of the study's batch size; as many as it takes unless
             given.
         address: Ray cluster that runs a network's pilots, host:port of its head or auto.

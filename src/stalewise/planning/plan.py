@@ -1,7 +1,7 @@
 """`plan`: the schedule for a target, why, what else was possible, and when to stay synchronous."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,7 +69,7 @@ class Plan:
 
 def plan(
     study: Study, *, goal: Goal | None = None, margin: float = MARGIN, seed: int = 0, gradients: float | None = None,
-    hands: Hands | None = None, progress: Progress | None = None,
+    hands: Hands | None = None, unsure: Mapping[str, float] | None = None, progress: Progress | None = None,
 ) -> Plan:  # fmt: skip
     """Choose a schedule for a study's target.
 
@@ -85,6 +85,8 @@ def plan(
         seed: Of pilots and simulations.
         gradients: Of the study's batch size: what a network's search may cost; as many as it takes unless given.
         hands: That run a network's pilots, see `stalewise.hands`; this process unless given.
+        unsure: Factors by which ``curvature``, ``noise`` or ``spread`` (of the delays) may be off, over which a
+            quadratic's plan tells its regret; 1.2, 1.5 and 1.3 unless given.
         progress: Called with the fraction done and a message.
 
     Returns:
@@ -109,7 +111,7 @@ def plan(
     if gradients is not None:
         checks.positive("gradients", gradients)
     if study.workload.is_quadratic:
-        found = _quadratic(study, seed, lambda share, message: say(0.9 * share, message), goal, margin)
+        found = _quadratic(study, seed, lambda share, message: say(0.9 * share, message), goal, margin, unsure)
     else:
         found = search_network(
             study, seed, lambda share, message: say(0.9 * share, message), goal, hands or Hands(),
@@ -137,12 +139,14 @@ def plan(
     )
 
 
-def _quadratic(study: Study, seed: int, say: Progress, goal: Goal, margin: float) -> Found:
+def _quadratic(
+    study: Study, seed: int, say: Progress, goal: Goal, margin: float, unsure: Mapping[str, float] | None
+) -> Found:
     """By mathematics as if all gradients were sent, and then triggers, or the one that is given, in virtual time."""
     held, size = study.schedule, len(study.workload.modes().eigenvalues)
     given = held.trigger > 0
     free = study.with_schedule(policy=EVENT_TRIGGERED, trigger=None) if given else study
-    found = search_quadratic(free, seed, say, goal, margin)
+    found = search_quadratic(free, seed, say, goal, margin, unsure)
     if not given and not are_searched(study, goal):
         return found
     say(1.0, "triggers")

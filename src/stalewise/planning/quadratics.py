@@ -1,7 +1,7 @@
 """Search for a quadratic's schedule, by mathematics alone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from stalewise.errors import NotConvergedError
 from stalewise.planning.batches import batch_sentence, climbed, first_batch
 from stalewise.planning.knobs import batch_is_open, fastest_first, neighbours, structures
 from stalewise.planning.objectives import Goal, Spent, front, spent
-from stalewise.planning.questions import what_limits
+from stalewise.planning.questions import error_bars, what_limits
 from stalewise.planning.rules import RULES, facts_of, under_rule
 from stalewise.planning.search import (
     MARGIN,
@@ -78,14 +78,16 @@ class _Tuned:
         return Candidate(self.study, search.spent(self), note)
 
 
-def search_quadratic(study: Study, seed: int, say: Say, goal: Goal, margin: float = MARGIN) -> Found:
+def search_quadratic(
+    study: Study, seed: int, say: Say, goal: Goal, margin: float = MARGIN, unsure: Mapping[str, float] | None = None
+) -> Found:
     """Look at every structure roughly, tune the best of a few policies, then momentum and threshold.
 
     All of it for nine tenths of the target: where the loss only just gets below, chance decides whether it stays there.
     """
     held, target = study.schedule, study.target.loss
     study = study.with_target(loss=INNER * target)
-    search = _Search(study, seed, goal, margin)
+    search = _Search(study, seed, goal, margin, error_bars(unsure))
     size = first_batch(study, search.look, search.order) if batch_is_open(study) else held.batch_size
     study, reordered = fastest_first(study.with_schedule(batch_size=size))
     search.study = study.with_schedule(batch_size=held.batch_size)
@@ -158,7 +160,7 @@ def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tu
         final, sentence = _threshold(pick, search.seed)
         reasons.append(sentence)
     reasons.append(_floor_sentence(final))
-    return final, reasons + what_limits(final.study, search.seed, search.margin)
+    return final, reasons + what_limits(final.study, search.seed, search.margin, search.unsure)
 
 
 def _settling(study: Study, timing: Arrivals, longest: float) -> tuple[float, float]:
@@ -172,8 +174,8 @@ def _settling(study: Study, timing: Arrivals, longest: float) -> tuple[float, fl
 class _Search:
     """What all steps of a search share: the study, what is to be saved, and how candidates compare."""
 
-    def __init__(self, study: Study, seed: int, goal: Goal, margin: float) -> None:
-        self.study, self.seed, self.goal, self.margin = study, seed, goal, margin
+    def __init__(self, study: Study, seed: int, goal: Goal, margin: float, unsure: Mapping[str, float]) -> None:
+        self.study, self.seed, self.goal, self.margin, self.unsure = study, seed, goal, margin, unsure
         self.size = len(study.workload.modes().eigenvalues)
 
     def look(self, studies: Sequence[Study]) -> list[Guess]:

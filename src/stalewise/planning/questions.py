@@ -5,38 +5,51 @@ it says so.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from stalewise import checks
 from stalewise.delays import Gamma, parse_delay
 from stalewise.delays.fitting.families import scaled
+from stalewise.errors import InputError
 from stalewise.planning.shortlist import ROUGH, Guess, guess
 from stalewise.staleness import Arrivals, StalenessLaw, arrivals
 from stalewise.study import Study
 
 LINKS = ("service", "download", "upload")
-UNSURE = {"curvature": 1.2, "gradient noise": 1.5, "spread of the delays": 1.3}  # a factor up and down
+UNSURE = {"curvature": 1.2, "noise": 1.5, "spread": 1.3}  # factors up and down, unless a user knows better
+NAMES = {"curvature": "curvature", "noise": "gradient noise", "spread": "spread of the delays"}
 FLAT = 1.05  # of the best time
 FACTORS = np.geomspace(0.25, 4.0, 25)
 
 
-def what_limits(study: Study, seed: int, margin: float) -> list[str]:
+def error_bars(given: Mapping[str, float] | None) -> dict[str, float]:
+    """Factors by which curvature, noise and spread of the delays may be off: those given, and ours for the rest."""
+    for name, factor in (given or {}).items():
+        checks.one_of("unsure", name, UNSURE)
+        if not 1.0 < factor < math.inf:
+            raise InputError(f"unsure: {name} must be a factor above 1, for example {UNSURE[name]:g}, got {factor:g}")
+    return UNSURE | dict(given or {})
+
+
+def what_limits(study: Study, seed: int, margin: float, unsure: Mapping[str, float] = UNSURE) -> list[str]:
     """Sentences: what limits the run, what a faster link buys, how flat the optimum is, what to measure better.
 
     Args:
         study: The pick, with its learning rate.
         seed: Of staleness that is counted.
         margin: Of the mean-square limit.
+        unsure: Factors by which what is assumed may be off, see `error_bars`.
     """
     timing = arrivals(study, seed=seed, share=ROUGH)
     free = study.with_schedule(learning_rate=None, momentum=None, nesterov=None)
     here = guess(free, timing, margin)
     if not math.isfinite(here.time):
         return []
-    said = [_limits(free, here, seed, margin), _flat(here, margin), _unsure(here, seed, margin)]
+    said = [_limits(free, here, seed, margin), _flat(here, margin), _unsure(here, seed, margin, unsure)]
     return [one for one in said if one]
 
 
@@ -95,10 +108,10 @@ def _flat(here: Guess, margin: float) -> str:
     )
 
 
-def _unsure(here: Guess, seed: int, margin: float) -> str:
+def _unsure(here: Guess, seed: int, margin: float, unsure: Mapping[str, float]) -> str:
     """Regret of keeping the learning rate where what was assumed is wrong."""
     found = {}
-    for name, factor in UNSURE.items():
+    for name, factor in unsure.items():
         regrets = [
             guess(other, timing, margin).time / best.time - 1
             for other, timing in _others(here, name, factor, seed)
@@ -110,9 +123,11 @@ def _unsure(here: Guess, seed: int, margin: float) -> str:
         return ""
     worst = max(found, key=found.__getitem__)
     said = {name: "never settles" if math.isinf(loss) else f"{100 * loss:+.0f} %" for name, loss in found.items()}
-    parts = [f"{name} {UNSURE[name]:g} times larger or smaller: {text}" for name, text in said.items()]
+    parts = [f"{NAMES[name]} {unsure[name]:g} times larger or smaller: {text}" for name, text in said.items()]
     ending = (
-        f" Measure the {worst} better first." if found[worst] > FLAT - 1 else " No measurement would change it much."
+        f" Measure the {NAMES[worst]} better first."
+        if found[worst] > FLAT - 1
+        else " No measurement would change it much."
     )
     return f"Regret of this learning rate if the study is wrong ({'; '.join(parts)}).{ending}"
 
@@ -123,9 +138,9 @@ def _others(here: Guess, name: str, factor: float, seed: int) -> Iterator[tuple[
     for by in (factor, 1.0 / factor):
         if name == "curvature":
             yield study.with_workload(eigenvalues=(by * spectrum.eigenvalues).tolist()), here.timing
-        elif name == "gradient noise" and spectrum.noise.any():
+        elif name == "noise" and spectrum.noise.any():
             yield study.with_workload(gradient_noise=(by * spectrum.noise).tolist()), here.timing
-        elif name == "spread of the delays":
+        elif name == "spread":
             law = study.workers().law
             if law is not None and 0.02 < law.cv * by < 3.0 and study.cluster.service_law().mean == 0:
                 other = study.with_delay(Gamma(law.mean, (by * law.cv) ** -2))
