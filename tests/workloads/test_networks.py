@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import my_task
 from stalewise.errors import InputError
+from stalewise.prediction import predict
+from stalewise.simulation import simulate
 from stalewise.study import make_study
 from stalewise.workloads import open_network
+from stalewise.workloads.batches import Addressed
 from stalewise.workloads.images import read_idx
 
 HERE = Path(my_task.__file__).parent
@@ -153,6 +157,19 @@ def test_first_parameters_follow_the_seed():
     np.testing.assert_array_equal(network.start(7), expected)
     assert not np.array_equal(network.start(0), network.start(1))
     assert network.size == len(expected) == 5 * 3 + 5 + 5 + 1
+
+
+@pytest.mark.parametrize("verb", [predict, simulate])
+def test_layers_that_normalise_over_the_batch(verb):
+    """Another batch size is another loss, so pilots keep the study's; no part of the data is a single sample."""
+    study = study_of("my_task:normalised_alone", batch_size=8)
+    network, study = open_network(study)
+    assert not network.any_batch and opened("my_task:regression")[0].any_batch
+    assert verb(study.with_target(loss=100.0)).time_to_target.mean == 0.0
+    data = Addressed(TensorDataset(torch.arange(9.0)))
+    assert [(len(batch[0]), count) for batch, count in data.all(part=4)] == [(4, 4), (5, 5)]
+    assert [count for _, count in data.all(part=5)] == [5, 4]
+    assert np.isfinite(network.derivatives(network.start(0), 5).hessian(network.start(1))[0]).all()
 
 
 def test_dropout_normalisation_and_frozen_layers():

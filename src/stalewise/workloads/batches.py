@@ -1,6 +1,7 @@
 """Batches by name: the same (seed, worker, index) gives the same samples in every engine and process."""
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -84,9 +85,9 @@ class Addressed(AbstractBatches):
         rows = np.arange(self._count)
         if self._count > most:
             rows = np.sort(np.random.default_rng(0).choice(self._count, most, replace=False))
-        for begin in range(0, len(rows), part):
-            some = rows[begin : begin + part]
-            yield self._rows(some, begin), len(some)
+        ends = [*range(part, len(rows) - (part > 1), part), len(rows)]  # none of one sample: that has no variance
+        for begin, end in itertools.pairwise([0, *ends]):
+            yield self._rows(rows[begin:end], begin), end - begin
 
     def _rows(self, rows: np.ndarray, seed: int = 0) -> Any:
         if self._tensors is not None:
