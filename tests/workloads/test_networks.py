@@ -160,6 +160,26 @@ def test_first_parameters_follow_the_seed():
 
 
 @pytest.mark.parametrize("verb", [predict, simulate])
+def test_losses_of_any_sign(verb):
+    """A loss below zero, or of nothing, does not diverge for that; one that is no number is refused."""
+    for options, least in (({"by": -5.0}, -5.0), ({"times": 0.0}, 0.0)):
+        told = verb(study_of("my_task:shifted", options=options, batch_size=4))
+        assert told.time_to_target.mean == 0.0 and "reaches" in told.status
+        assert all(least <= low <= loss <= high for low, loss, high in zip(told.loss_low, told.loss, told.loss_high))
+    with pytest.raises(InputError, match="the loss at the first parameters must be finite, got nan"):
+        verb(study_of("my_task:shifted", options={"times": float("nan")}))
+
+
+@pytest.mark.parametrize("limit", [None, 12.0])
+def test_how_a_run_that_does_not_get_there_ended(limit):
+    """It names a time limit only where there is one, and the loss at the end."""
+    study = study_of("my_task:shifted", batch_size=4).with_target(loss=1e-9, time_limit=limit)
+    told = simulate(study.with_schedule(learning_rate=1e-3), seeds=2, horizon=None if limit else 12.0)
+    by = "the time limit" if limit else "the end of the run"
+    assert told.status == f"has not settled below 1e-09 by {by}, 12 s; the loss is {told.loss[-1]:.4g} there"
+
+
+@pytest.mark.parametrize("verb", [predict, simulate])
 def test_layers_that_normalise_over_the_batch(verb):
     """Another batch size is another loss, so pilots keep the study's; no part of the data is a single sample."""
     study = study_of("my_task:normalised_alone", batch_size=8)
