@@ -165,7 +165,8 @@ def test_losses_of_any_sign(verb):
     for options, least in (({"by": -5.0}, -5.0), ({"times": 0.0}, 0.0)):
         told = verb(study_of("my_task:shifted", options=options, batch_size=4))
         assert told.time_to_target.mean == 0.0 and "reaches" in told.status
-        assert all(least <= low <= loss <= high for low, loss, high in zip(told.loss_low, told.loss, told.loss_high))
+        low, loss, high = map(np.array, (told.loss_low, told.loss, told.loss_high))
+        assert (least <= low).all() and (low <= loss).all() and (loss <= high).all()
     with pytest.raises(InputError, match="the loss at the first parameters must be finite, got nan"):
         verb(study_of("my_task:shifted", options={"times": float("nan")}))
 
@@ -250,6 +251,14 @@ def test_wrong_options_and_data():
         opened("mnist-cnn", data="nowhere")
     with pytest.raises(InputError, match="heads must divide width, got heads = 4 and width = 6"):
         opened("char-transformer", options={"width": 6})
+    for kind, name, value, least in (
+        ("digits-mlp", "width", 0, 1), ("digits-mlp", "layers", -1, 0), ("digits-mlp", "width", "many", 1),
+        ("char-transformer", "context", 0, 1), ("char-transformer", "layers", -1, 0),
+        ("char-transformer", "heads", 0, 1), ("char-transformer", "width", 8.5, 1),
+    ):  # fmt: skip
+        message = f"workload.options: {name} must be a whole number, {least} or more, got {value!r}"
+        with pytest.raises(InputError, match=message):
+            opened(kind, options={name: value})
 
 
 def write_mnist(folder, count=64):
@@ -276,6 +285,11 @@ def test_mnist_from_files(tmp_path):
     assert len({float(image.sum()) for image in few.draw((0, 0, 0), 64)[0]}) == 3
     with pytest.raises(InputError, match="images must be 1 to 64, got 65"):
         opened("mnist-cnn", data=str(tmp_path), options={"images": 65})
+    with pytest.raises(InputError, match=r"images must be a whole number, 1 or more, got 1\.5"):
+        opened("mnist-cnn", data=str(tmp_path), options={"images": 1.5})
+    with pytest.raises(InputError, match="width must be a whole number, 1 or more, got 0"):
+        opened("mnist-cnn", data=str(tmp_path), options={"width": 0})
+    assert opened("mnist-cnn", data=str(tmp_path))[0].size == 9098
     path = tmp_path / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"cut short: 63 bytes for shape \(64,\)"):

@@ -245,6 +245,5 @@ def _status(
         return f"never settles below {study.target.loss:g}: {held} the mean loss at {level:.4g}"
     limited = limited and run.time[-1] >= (study.target.time_limit or math.inf)
     ended = "the time limit" if limited else "the end of the run"
-    return (
-        f"has not settled below {study.target.loss:g} by {ended}, {run.time[-1]:.4g} s; the loss is {mean[-1]:.4g} there"
-    )
+    end, last = run.time[-1], mean[-1]
+    return f"has not settled below {study.target.loss:g} by {ended}, {end:.4g} s; the loss is {last:.4g} there"

@@ -224,6 +224,11 @@ class Network:
         """
         return isinstance(self._data, Addressed) and not self._normalises
 
+    @property
+    def samples(self) -> int | None:
+        """Samples of the data; None where a loader draws them by itself."""
+        return self._data.count if isinstance(self._data, Addressed) else None
+
     def derivatives(self, parameters: Vector, samples: int = EVALUATED) -> Derivatives:
         """Second derivatives at ``parameters``, of `loss` if it is told on no more than so many ``samples``."""
         part = max(2 if self._normalises else 1, min(CHUNK, -(-samples // PARTS)))
