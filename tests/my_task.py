@@ -267,3 +267,20 @@ def growing():
 def unknown():
     """Data that are not numbers."""
     return nn.Linear(3, 1), nn.MSELoss(), (X * torch.nan, Y)
+
+
+def shifted(by=0.0, times=1.0):
+    """A loss that may be negative, zero or nothing at all."""
+    return nn.Linear(3, 1), lambda model, batch: times * nn.functional.mse_loss(model(batch[0]), batch[1]) + by, (X, Y)
+
+
+def pointed():
+    """A loss without a second derivative at its first parameters, though it has a first."""
+    model = nn.Linear(3, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    return model, lambda model, batch: 1.0 + model(batch[0]).square().mean() ** 0.75, (X, Y)
+
+
+def lonely():
+    """One sample."""
+    return nn.Linear(3, 1), nn.MSELoss(), (X[:1], Y[:1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
+import my_task
 from stalewise.errors import InputError
 from stalewise.landscape import leading_curvature, measure
 from stalewise.landscape.budget import plan_for
@@ -26,7 +27,7 @@ def own(name):
 @pytest.fixture(scope="module")
 def found():
     """The small network at its start and after 200 updates."""
-    return measure(SMALL, updates=[200], learning_rate=0.1)
+    return measure(SMALL, budget=30_000, updates=[200], learning_rate=0.1)  # all of its samples
 
 
 class Dense:
@@ -224,6 +225,18 @@ def test_a_loss_without_second_derivatives():
         measure(own("fused"), budget=1000)
 
 
+def test_where_there_is_nothing_to_see():
+    """One sample has no noise, a loss that is nothing neither noise nor a scale of it."""
+    told = measure(own("lonely"), budget=1000).places[0]
+    assert told.noise.total.value == pytest.approx(0.0, abs=1e-5 * told.noise.gradient_square.value)
+    assert told.noise.covariance.route == "batches"
+    shifted = Workload.model_validate({"kind": "my_task:shifted", "options": {"times": 0.0}}, context=TESTS)
+    noise = measure(shifted, budget=1000).places[0].noise
+    assert noise.total.value == noise.gradient_square.value == 0.0 and noise.scale is noise.scale_two_batch is None
+    with pytest.raises(InputError, match=r"workload.kind: second derivatives of the loss \(Hessian\) must be finite"):
+        measure(own("pointed"), budget=1000)
+
+
 def test_no_gauss_newton_where_the_loss_sees_parameters():
     """It says so; the rest is measured."""
     found = measure(own("penalised"), budget=1000, eigenvalues=2)
@@ -243,6 +256,14 @@ def test_sampling_error_of_eigenvalues():
         about._batches, about.shares = [(network._data._rows(rows), told.samples)], np.ones(1)
         values.append(_largest(about, network.size))
     assert 0.5 < np.std(values, ddof=1) / told.hessian[0].standard_error < 2.0
+
+
+def test_more_budget_than_data_tells_errors_as_well():
+    """All of the samples stand in sixteen parts, however many more could be paid for."""
+    (all_, more) = (measure(own("regression"), budget=budget, eigenvalues=2).places[0] for budget in (3000, 3_000_000))
+    assert all_.samples == more.samples == len(my_task.X)
+    for one, other in zip(all_.hessian, more.hessian, strict=True):
+        assert other.standard_error == pytest.approx(one.standard_error, rel=0.3) and one.standard_error > 0
 
 
 def _largest(about, size):

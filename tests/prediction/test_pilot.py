@@ -1,15 +1,18 @@
 """Pilots: drawing back to a lower temperature, smaller fleets, and what they say of real networks."""
 
+import re
+
 import numpy as np
 import pytest
 
 from stalewise.dynamics.recursion import transient
 from stalewise.prediction import predict
 from stalewise.prediction.pilots import drawn_back, own_fleet, pilots_of, predict_network, smaller_fleet, smoothed
-from stalewise.simulation import simulate
+from stalewise.simulation import NetworkRun, advance, simulate
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
 from stalewise.trajectory import settling_time
+from stalewise.workloads import open_network
 
 
 def study(workload=None, *, workers=16, compute="gamma(1, 4)", target=0.5, cluster=None, **schedule):
@@ -139,6 +142,20 @@ def test_pilots_predict_sixteen_workers(schedule):
     truth = np.interp(np.array(said.time)[inside], seen.time, smoothed(seen.time, seen.loss))
     held = (np.array(said.loss_low)[inside] <= truth) & (truth <= np.array(said.loss_high)[inside])
     assert held.mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"local_steps": 3}, {"max_staleness": 2, "on_stale": "wait"}, {"policy": "k-sync", "group": 3}]
+)
+def test_the_price_is_that_of_the_runs(schedule):
+    """Samples of the pilots over those that the run itself spends in the same time, to a percent."""
+    one = study({"kind": "digits-mlp", "options": {"width": 4}}, workers=4, target=2.0, **schedule)
+    said = predict_network(one, seeds=2, budget=0.2)
+    network, one = open_network(one)
+    runs = [NetworkRun(one, network, seed, network.start(0)) for seed in range(2)]
+    advance(runs, said.time[-1])
+    spent, percent = re.search(r"cost (\d+) samples, (\d+) % of as many", said.notes[0]).groups()
+    assert float(percent) == pytest.approx(100 * float(spent) / sum(run.samples for run in runs), abs=1.0)
 
 
 def test_what_cannot_be_cheaper_is_run_itself():

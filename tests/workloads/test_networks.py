@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import my_task
 from stalewise.errors import InputError
+from stalewise.prediction import predict
+from stalewise.simulation import simulate
 from stalewise.study import make_study
 from stalewise.workloads import open_network
+from stalewise.workloads.batches import Addressed
 from stalewise.workloads.images import read_idx
 
 HERE = Path(my_task.__file__).parent
@@ -155,6 +159,40 @@ def test_first_parameters_follow_the_seed():
     assert network.size == len(expected) == 5 * 3 + 5 + 5 + 1
 
 
+@pytest.mark.parametrize("verb", [predict, simulate])
+def test_losses_of_any_sign(verb):
+    """A loss below zero, or of nothing, does not diverge for that; one that is no number is refused."""
+    for options, least in (({"by": -5.0}, -5.0), ({"times": 0.0}, 0.0)):
+        told = verb(study_of("my_task:shifted", options=options, batch_size=4))
+        assert told.time_to_target.mean == 0.0 and "reaches" in told.status
+        low, loss, high = map(np.array, (told.loss_low, told.loss, told.loss_high))
+        assert (least <= low).all() and (low <= loss).all() and (loss <= high).all()
+    with pytest.raises(InputError, match="the loss at the first parameters must be finite, got nan"):
+        verb(study_of("my_task:shifted", options={"times": float("nan")}))
+
+
+@pytest.mark.parametrize("limit", [None, 12.0])
+def test_how_a_run_that_does_not_get_there_ended(limit):
+    """It names a time limit only where there is one, and the loss at the end."""
+    study = study_of("my_task:shifted", batch_size=4).with_target(loss=1e-9, time_limit=limit)
+    told = simulate(study.with_schedule(learning_rate=1e-3), seeds=2, horizon=None if limit else 12.0)
+    by = "the time limit" if limit else "the end of the run"
+    assert told.status == f"has not settled below 1e-09 by {by}, 12 s; the loss is {told.loss[-1]:.4g} there"
+
+
+@pytest.mark.parametrize("verb", [predict, simulate])
+def test_layers_that_normalise_over_the_batch(verb):
+    """Another batch size is another loss, so pilots keep the study's; no part of the data is a single sample."""
+    study = study_of("my_task:normalised_alone", batch_size=8)
+    network, study = open_network(study)
+    assert not network.any_batch and opened("my_task:regression")[0].any_batch
+    assert verb(study.with_target(loss=100.0)).time_to_target.mean == 0.0
+    data = Addressed(TensorDataset(torch.arange(9.0)))
+    assert [(len(batch[0]), count) for batch, count in data.all(part=4)] == [(4, 4), (5, 5)]
+    assert [count for _, count in data.all(part=5)] == [5, 4]
+    assert np.isfinite(network.derivatives(network.start(0), 5).hessian(network.start(1))[0]).all()
+
+
 def test_dropout_normalisation_and_frozen_layers():
     """A name fixes dropout too; the loss has none; what is frozen is left alone; averages are filled in at the end."""
     network, _ = opened("my_task:normalised")
@@ -213,6 +251,14 @@ def test_wrong_options_and_data():
         opened("mnist-cnn", data="nowhere")
     with pytest.raises(InputError, match="heads must divide width, got heads = 4 and width = 6"):
         opened("char-transformer", options={"width": 6})
+    for kind, name, value, least in (
+        ("digits-mlp", "width", 0, 1), ("digits-mlp", "layers", -1, 0), ("digits-mlp", "width", "many", 1),
+        ("char-transformer", "context", 0, 1), ("char-transformer", "layers", -1, 0),
+        ("char-transformer", "heads", 0, 1), ("char-transformer", "width", 8.5, 1),
+    ):  # fmt: skip
+        message = f"workload.options: {name} must be a whole number, {least} or more, got {value!r}"
+        with pytest.raises(InputError, match=message):
+            opened(kind, options={name: value})
 
 
 def write_mnist(folder, count=64):
@@ -239,6 +285,11 @@ def test_mnist_from_files(tmp_path):
     assert len({float(image.sum()) for image in few.draw((0, 0, 0), 64)[0]}) == 3
     with pytest.raises(InputError, match="images must be 1 to 64, got 65"):
         opened("mnist-cnn", data=str(tmp_path), options={"images": 65})
+    with pytest.raises(InputError, match=r"images must be a whole number, 1 or more, got 1\.5"):
+        opened("mnist-cnn", data=str(tmp_path), options={"images": 1.5})
+    with pytest.raises(InputError, match="width must be a whole number, 1 or more, got 0"):
+        opened("mnist-cnn", data=str(tmp_path), options={"width": 0})
+    assert opened("mnist-cnn", data=str(tmp_path))[0].size == 9098
     path = tmp_path / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"cut short: 63 bytes for shape \(64,\)"):

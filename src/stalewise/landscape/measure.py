@@ -137,7 +137,8 @@ class _Look:
     ) -> None:  # fmt: skip
         self._network, self._parameters, self._size = network, parameters, size
         self._plan, self._seed, self._meter, self._notes = plan, seed, meter, notes
-        self._derivatives = network.derivatives(parameters, plan.samples)
+        all_ = network.samples if network.any_batch else None  # in sixteen parts, but where parts are other losses
+        self._derivatives = network.derivatives(parameters, min(plan.samples, all_ or plan.samples))
         self._rng = np.random.default_rng([2, seed])
 
     def place(self, updates: int, learning_rate: float | None) -> Place:
@@ -194,6 +195,8 @@ class _Look:
                 raise InputError(
                     f"workload.kind: the loss has no second derivatives in PyTorch: {str(error).splitlines()[0]}"
                 ) from None
+            if not np.isfinite(moved).all():
+                raise InputError(f"workload.kind: second derivatives of the loss ({name}) must be finite, got {moved}")
             self._meter.add(cost, name)
             return moved.astype(np.float64), bends
 
@@ -218,7 +221,8 @@ class _Look:
         if self._network.any_batch and first:
             others = {max(1, round(one * self._size)) for one in OTHER_SIZES} - {self._size}
             batches += [self._gradients(size, TIMED, vectors[:, :0], worker=3)[2] for size in others]
-        slopes = self._network.derivatives(self._parameters, self._plan.slopes).slopes(vectors)
+        about = self._network.derivatives(self._parameters, self._plan.slopes)
+        slopes = about.slopes(vectors) if about.samples > 1 else None
         if slopes is None:
             self._note("noise along eigenvectors is from batches: single samples have no losses of their own here")
             covariance = covariance_of(sums.along, self._size, "batches")

@@ -132,7 +132,7 @@ def _direct(sums: Sums, kept: NDArray[np.intp]) -> tuple[float, ...]:
     mean_square = float(sums.products[np.ix_(kept, kept)].sum()) / n**2
     variance = (float(sums.squares[kept].sum()) - n * mean_square) / (n - 1)
     square = mean_square - variance / n
-    return sums.batch_size * variance, square, sums.batch_size * variance / square
+    return sums.batch_size * variance, square, _ratio(sums.batch_size * variance, square)
 
 
 def _two_batch(sums: Sums, kept: NDArray[np.intp]) -> tuple[float, ...]:
@@ -140,7 +140,12 @@ def _two_batch(sums: Sums, kept: NDArray[np.intp]) -> tuple[float, ...]:
     small = float(sums.squares[kept].mean()) / c
     big = float(np.diag(sums.products)[kept].mean()) / c**2
     total, square = (small - big) / (1 / b - 1 / (c * b)), (c * big - small) / (c - 1)
-    return total, square, total / square
+    return total, square, _ratio(total, square)
+
+
+def _ratio(noise: float, square: float) -> float:
+    """Noise scale; none that counts where there is no gradient (`_stands_out`)."""
+    return noise / square if square else 0.0
 
 
 def covariance_of(slopes: Array, batch_size: int, route: Literal["samples", "batches"]) -> Covariance:

@@ -201,7 +201,7 @@ def _trajectory(
         time=time.tolist(),
         updates=updates.tolist(),
         loss=mean.tolist(),
-        loss_low=np.maximum(mean - error, 0.0).tolist(),
+        loss_low=np.where(mean > 0.0, np.maximum(mean - error, 0.0), mean - error).tolist(),
         loss_high=(mean + error).tolist(),
         update_rate=float(updates[-1] / span) if span > 0 else None,
         staleness=staleness,
@@ -239,11 +239,11 @@ def _status(
         return f"diverges: the mean loss is {mean[-1]:.4g} after {run.time[-1]:.4g} s and still grows"
     if reached.mean is not None:
         return f"reaches loss {study.target.loss:g} after {reached.mean:.4g} s and stays below"
-    level = mean[-len(mean) // 4 :].mean()
     if stalled:
+        level = mean[-len(mean) // 4 :].mean()
         held = "gradient noise holds" if study.workload.is_quadratic else "training stalls, with"
         return f"never settles below {study.target.loss:g}: {held} the mean loss at {level:.4g}"
+    limited = limited and run.time[-1] >= (study.target.time_limit or math.inf)
     ended = "the time limit" if limited else "the end of the run"
-    return (
-        f"has not settled below {study.target.loss:g} by {ended}, {run.time[-1]:.4g} s; the loss is {level:.4g} there"
-    )
+    end, last = run.time[-1], mean[-1]
+    return f"has not settled below {study.target.loss:g} by {ended}, {end:.4g} s; the loss is {last:.4g} there"

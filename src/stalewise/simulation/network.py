@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stalewise.errors import InputError
 from stalewise.protocol import (
     Again,
     Cancel,
@@ -54,6 +55,9 @@ class NetworkRun:
         start: First parameters, shape (size,); versions are shared by all that read them, never copied.
         arrivals: Times [s] and workers of gradients that arrive, one after the other, in place of the study's delays.
 
+    Raises:
+        InputError: The first loss is not finite.
+
     Attributes:
         study: What is run.
         network: What it trains.
@@ -91,6 +95,9 @@ class NetworkRun:
             self._obey(instruction, 0.0)
         self._interval, self._tick = 0.5 * study.workers().mean_cycle, 0
         self.time, self.loss, self.updates = [0.0], [network.loss(self._parameters)], [0]
+        if not np.isfinite(self.loss[0]):
+            raise InputError(f"workload.kind: the loss at the first parameters must be finite, got {self.loss[0]}")
+        self._most = highest_loss(self.loss[0], study.target.loss)
         self.blew_up = False
 
     @property
@@ -154,7 +161,7 @@ class NetworkRun:
     def _record(self, now: float) -> None:
         same = self.server.version == self.updates[-1]
         loss = self.loss[-1] if same else self.network.loss(self._parameters)
-        self.blew_up = not (np.isfinite(loss) and loss < BLOW_UP * self.loss[0])
+        self.blew_up = not (np.isfinite(loss) and loss < self._most)
         self.time.append(now)
         self.loss.append(np.inf if self.blew_up else loss)
         self.updates.append(self.server.version)
@@ -202,6 +209,14 @@ class NetworkRun:
         gradients = [compensated(b.sent, b.parameters, self._parameters, strength) for b in taken if b.sent is not None]
         weights = [one.weight for one in step.gradients]
         self._parameters = self._optimizer.step(self._parameters, mean_gradient(gradients, weights))
+
+
+def highest_loss(first: float, target: float) -> float:
+    """Loss from where on it counts as grown without bound: 1,000 times the first, or the target if that is more.
+
+    A loss may be zero or negative.
+    """
+    return BLOW_UP * max(abs(first), target)
 
 
 def advance(runs: Sequence[NetworkRun], until: float, *, exactly: bool = False) -> None:

@@ -28,7 +28,7 @@ from stalewise.protocol import (
     Train,
     Unsent,
 )
-from stalewise.simulation.network import BLOW_UP, compensated, mean_gradient
+from stalewise.simulation.network import compensated, highest_loss, mean_gradient
 from stalewise.study import Study
 from stalewise.traces import TraceWriter
 from stalewise.training.adapt import Adapter, Setting
@@ -379,7 +379,7 @@ class Run:
 
     def _why_stop(self, now: float, limit: float) -> str:
         records, target = self.records, self.study.target.loss
-        if not (math.isfinite(records.loss[-1]) and records.loss[-1] < BLOW_UP * records.loss[0]):
+        if not (math.isfinite(records.loss[-1]) and records.loss[-1] < highest_loss(records.loss[0], target)):
             return "diverged"
         settled = settling_time(records.time, records.loss, target)
         if settled is not None and now >= 1.3 * settled + 5 * self.cycle:

@@ -1,6 +1,7 @@
 """Batches by name: the same (seed, worker, index) gives the same samples in every engine and process."""
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -54,11 +55,14 @@ class Addressed(AbstractBatches):
     """Data whose samples are numbered: a batch is drawn with replacement.
 
     What is random in a sample (augmentation) is seeded by the batch's name too.
+
+    Attributes:
+        count: Samples.
     """
 
     def __init__(self, dataset: Any, collate: Any = default_collate, batch_size: int | None = None) -> None:
-        self._count = len(dataset)
-        if self._count == 0:
+        self.count = len(dataset)
+        if self.count == 0:
             raise InputError("workload.data: the data set is empty")
         self._tensors = dataset.tensors if isinstance(dataset, TensorDataset) and collate is default_collate else None
         self._dataset, self._collate = dataset, collate
@@ -77,16 +81,16 @@ class Addressed(AbstractBatches):
     def _chosen(self, name: Name, size: int) -> np.ndarray:
         words = [1, *name]  # the same numbers as an array of 32 bits, which is three times as fast to seed with
         seed = np.array(words, np.uint32) if max(words) < 1 << 32 else words
-        return np.random.default_rng(seed).integers(self._count, size=size)
+        return np.random.default_rng(seed).integers(self.count, size=size)
 
     def all(self, most: int = EVALUATED, part: int = CHUNK) -> Iterator[tuple[Any, int]]:
         """All samples in order, or a fixed choice of them."""
-        rows = np.arange(self._count)
-        if self._count > most:
-            rows = np.sort(np.random.default_rng(0).choice(self._count, most, replace=False))
-        for begin in range(0, len(rows), part):
-            some = rows[begin : begin + part]
-            yield self._rows(some, begin), len(some)
+        rows = np.arange(self.count)
+        if self.count > most:
+            rows = np.sort(np.random.default_rng(0).choice(self.count, most, replace=False))
+        ends = [*range(part, len(rows) - (part > 1), part), len(rows)]  # none of one sample: that has no variance
+        for begin, end in itertools.pairwise([0, *ends]):
+            yield self._rows(rows[begin:end], begin), end - begin
 
     def _rows(self, rows: np.ndarray, seed: int = 0) -> Any:
         if self._tensors is not None:

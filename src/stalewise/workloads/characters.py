@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.workloads.task import Task
 
@@ -26,8 +27,11 @@ def char_transformer(
         heads: Of attention; they divide the width.
 
     Raises:
-        InputError: The text is missing, too short or too long; heads do not divide the width.
+        InputError: The text is missing, too short or too long; heads do not divide the width; an option is no such
+            number.
     """
+    for name, value in (("context", context), ("width", width), ("layers", layers), ("heads", heads)):
+        checks.at_least(f"workload.options: {name}", value, 0 if name == "layers" else 1)
     if width % heads:
         raise InputError(f"workload.options: heads must divide width, got heads = {heads} and width = {width}")
     text = _text(data)

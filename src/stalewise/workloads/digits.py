@@ -7,6 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from stalewise import checks
 from stalewise.workloads.task import Task
 
 HELD_OUT = 297
@@ -18,7 +19,12 @@ def digits_mlp(width: int = 64, layers: int = 2) -> Task:
     Args:
         width: Units of a hidden layer.
         layers: Hidden layers.
+
+    Raises:
+        InputError: One of them is no such number.
     """
+    checks.at_least("workload.options: width", width, 1)
+    checks.at_least("workload.options: layers", layers, 0)
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     x = torch.tensor(images[order] / 16.0, dtype=torch.float32)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.workloads.digits import initialise, share_right
 from stalewise.workloads.task import Task
@@ -23,7 +24,7 @@ def mnist_cnn(data: str | None = None, width: int = 8, images: int | None = None
 
     Args:
         data: Folder of the four IDX files, gzipped or not. Without it torchvision downloads them to its cache.
-        width: Channels of the first convolution; the second has twice as many. 8 makes 9,058 parameters.
+        width: Channels of the first convolution; the second has twice as many. 8 makes 9,098 parameters.
         images: Only the first so many to train on.
 
     Raises:
@@ -31,7 +32,8 @@ def mnist_cnn(data: str | None = None, width: int = 8, images: int | None = None
     """
     folder = _download() if data is None else Path(data)
     x, y = _images(folder, "train")
-    if images is not None and not 1 <= images <= len(x):
+    checks.at_least("workload.options: width", width, 1)
+    if images is not None and checks.at_least("workload.options: images", images, 1) > len(x):
         raise InputError(f"workload.options: images must be 1 to {len(x):,}, got {images}")
     held_out = _images(folder, "test")
     model = nn.Sequential(

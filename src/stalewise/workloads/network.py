@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from stalewise.errors import InputError
@@ -51,6 +52,7 @@ class Network:
         task = _seeded(build, 0)
         self._task, self._model = task, _without_averages(task.model).to(self._device)
         self._loss = _criterion(task.loss)
+        self._normalises = any(isinstance(part, _BatchNorm) for part in self._model.modules())
         self._weights = _trainable(self._model)
         self.size = sum(weight.numel() for weight in self._weights)
         self._flat = torch.empty(self.size, device=self._device)
@@ -216,12 +218,20 @@ class Network:
 
     @property
     def any_batch(self) -> bool:
-        """Whether gradients may have any batch size; not where a loader draws samples by itself."""
-        return isinstance(self._data, Addressed)
+        """Whether another batch size is the same loss with other noise.
+
+        Not where a loader draws samples by itself, nor where layers normalise over the batch.
+        """
+        return isinstance(self._data, Addressed) and not self._normalises
+
+    @property
+    def samples(self) -> int | None:
+        """Samples of the data; None where a loader draws them by itself."""
+        return self._data.count if isinstance(self._data, Addressed) else None
 
     def derivatives(self, parameters: Vector, samples: int = EVALUATED) -> Derivatives:
         """Second derivatives at ``parameters``, of `loss` if it is told on no more than so many ``samples``."""
-        part = max(1, min(CHUNK, -(-samples // PARTS)))
+        part = max(2 if self._normalises else 1, min(CHUNK, -(-samples // PARTS)))
         batches = [(to_device(batch, self._device), count) for batch, count in self._data.all(samples, part)]
         return Derivatives(self._model, self._loss, batches, lambda: self._put(parameters))
 

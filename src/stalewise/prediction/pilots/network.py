@@ -93,7 +93,7 @@ def _trajectory(study: Study, timing: Arrivals, pilots: Pilots, spent: int, seed
     reached = TargetTime() if diverges else TargetTime(mean=ends[0], low=ends[1], high=ends[2])
     applied = float(said.updates[-1]) * timing.gradients_a_step
     gradients = Gradients.expected(applied, timing.acceptance, study.active_workers)
-    notes = [_cost(study, pilots, spent, applied / timing.acceptance, seeds), f"staleness: {timing.staleness.method}"]
+    notes = [_cost(study, pilots, spent, timing.acceptance, seeds), f"staleness: {timing.staleness.method}"]
     notes += _warnings(pilots, said, target)
     return Trajectory(
         engine="predict",
@@ -147,16 +147,18 @@ def _status(study: Study, said: Forecast, reached: TargetTime, *, diverges: bool
     return f"has not settled below {study.target.loss:g} within {end:.4g} s; the loss is {said.loss[-1]:.4g} there"
 
 
-def _cost(study: Study, pilots: Pilots, spent: int, computed: float, seeds: int) -> str:
-    whole = computed * study.batch_size * seeds
+def _cost(study: Study, pilots: Pilots, spent: int, acceptance: float, seeds: int) -> str:
     first = pilots.pilots[0].study
     if len(pilots.pilots) == 1:
         what = "the study itself in virtual time" if first is study else "the same steps on one worker"
         return f"no cheaper pilot stands in for this run: it is {what}; {seeds} seeds cost {spent:.0f} samples"
     batches = " and ".join(str(one.study.batch_size) for one in pilots.pilots)
     heat = " and ".join(f"{one.temperature:.3g}" for one in pilots.pilots)
+    share = spent / pilots.whole
+    if first.active_workers == 1 < study.active_workers:  # stands for steps, not for what they leave out
+        share *= acceptance
     return (
         f"pilots in virtual time: {first.active_workers} worker(s), learning rate {first.learning_rate:.4g}, batches "
         f"of {batches} ({heat} times the noise temperature); {seeds} seeds cost {spent:.0f} samples, "
-        f"{100 * spent / max(whole, 1):.0f} % of as many such runs"
+        f"{100 * share:.0f} % of as many such runs"
     )

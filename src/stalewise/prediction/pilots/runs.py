@@ -95,6 +95,11 @@ class Pilots:
         return sum(run.samples for runs in self._runs for run in runs)
 
     @property
+    def whole(self) -> float:
+        """Samples that the study's own runs would have spent by now, over all seeds, by the colder pilot's."""
+        return sum(run.samples for run in self._runs[0]) * self.pilots[0].temperature
+
+    @property
     def diverged(self) -> tuple[bool, ...]:
         """Which of the pilots' losses grew without bound, in any seed."""
         return tuple(any(run.blew_up for run in runs) for runs in self._runs)
