@@ -377,7 +377,10 @@ def plan(
         else borrowed(question, address=address, cores=cores, folder=folder)
     )
     with progress_bar("plan") as progress, lent as hands:
-        answer = run(question, goal=goal, margin=margin, seed=seed, gradients=gradients, hands=hands, progress=progress)
+        answer = run(
+            question, goal=goal, margin=margin, seed=seed, gradients=gradients, hands=hands, unsure=unsure,
+            progress=progress,
+        )  # fmt: skip
     files = {"plan.json": to_json(answer.as_dict())}
     if out is not None:
         files["planned.toml"] = study_toml(answer.study, out)
