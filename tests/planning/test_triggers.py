@@ -1,11 +1,11 @@
 """Triggers: what is counted, that the one chosen is the best of a fine grid, and what is told."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stalewise.errors import InputError
 from stalewise.planning import Goal, plan
 from stalewise.planning.objectives import FLOAT, traffic_counted
 from stalewise.planning.triggers import are_searched, choose_trigger, hold_trigger
@@ -127,15 +127,20 @@ def test_where_no_trigger_is_worth_it():
     assert choice.study == one and "is worth it" in choice.sentence
 
 
-def test_triggers_of_networks_are_refused():
-    """In one line."""
+def test_triggers_of_networks():
+    """Where traffic is to be least one is tried in virtual time; one that is given is held and told."""
     study = make_study(
         {
-            "workload": {"kind": "digits-mlp"},
-            "cluster": {"workers": 4, "compute": "gamma(1, 4)"},
-            "schedule": {"policy": "event-triggered", "trigger": 0.5},
-            "target": {"loss": 0.5},
+            "workload": {"kind": "my_task:small", "path": str(Path(__file__).parents[1])},
+            "cluster": {"workers": 3, "compute": "gamma(1, 4)"},
+            "schedule": {"policy": "event-triggered", "active_workers": 3, "momentum": 0.0},
+            "target": {"loss": 0.4},
         }
     )
-    with pytest.raises(InputError, match=r"^schedule.trigger cannot be planned for with networks, got 0.5; leave it"):
-        plan(study)
+    found = plan(study, goal=Goal("traffic"), gradients=1500.0)
+    (told,) = (one for one in found.reasons if one.startswith(("trigger = ", "No trigger of")))
+    if found.study.schedule.trigger > 0:
+        assert "changes traffic by -" in told and found.checked.gradients.unsent > 0
+    given = plan(study.with_schedule(trigger=0.05, learning_rate=0.3))
+    assert given.study.schedule.trigger == 0.05 and given.study.learning_rate == 0.3
+    assert any("trigger = 0.05 is held as given" in one for one in given.reasons)

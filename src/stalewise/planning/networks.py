@@ -111,7 +111,8 @@ def search_network(
     others = [search.candidate(one) for one in race.shown.values() if one is not pick and not search.is_rule(one)]
     everything = [search.candidate(one) for one in picks]
     best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
-    return Found(final, rank(others, goal), reasons, stay, rules, best)
+    plain = next((one.arm.study for one in better if one.arm.study.policy == "async" and not one.diverged), None)
+    return Found(final, rank(others, goal), reasons, stay, rules, best, plain)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from stalewise.hands import Hands, identity
 from stalewise.planning.networks import search_network
 from stalewise.planning.objectives import Goal
 from stalewise.planning.quadratics import search_quadratic
-from stalewise.planning.search import MARGIN, Found
+from stalewise.planning.search import APART, MARGIN, Found, size_of
 from stalewise.planning.triggers import POLICY as EVENT_TRIGGERED
 from stalewise.planning.triggers import are_searched, choose_trigger, hold_trigger
 from stalewise.prediction import advise, predict
@@ -23,7 +23,6 @@ from stalewise.study import Study
 from stalewise.trajectory import Trajectory
 
 CHECKED = 2.0  # times the predicted time, simulated
-APART = 1000  # between the seeds of a search and those of the check
 NETWORK_SEEDS = 8  # of the check
 Progress = Callable[[float, str], None]
 
@@ -73,10 +72,10 @@ def plan(
 ) -> Plan:  # fmt: skip
     """Choose a schedule for a study's target.
 
-    What ``[schedule]`` gives is held; what it leaves out is searched, up to ``cluster.workers``. Of quadratics that is
-    policy, active workers, group, batch size where samples cost time, staleness threshold, learning rate and momentum,
-    by mathematics, and triggers in virtual time where traffic matters; of networks all but batch size and trigger, by
-    theory, a race of pilots and full runs in virtual time. The pick is checked by `simulate`.
+    What ``[schedule]`` gives is held; what it leaves out is searched, up to ``cluster.workers``. That is policy,
+    active workers, group, batch size where samples cost time, staleness threshold, learning rate and momentum: of
+    quadratics by mathematics, of networks by theory, a race of pilots and full runs in virtual time; and where traffic
+    matters triggers, in virtual time. The pick is checked by `simulate`.
 
     Args:
         study: Its schedule may be empty.
@@ -96,10 +95,6 @@ def plan(
     held = study.schedule
     if held.policy is None and held.group > 1:
         raise InputError(f"schedule.policy is missing: a group, got {held.group}, belongs to {', '.join(GROUPED)}")
-    if held.trigger > 0 and not study.workload.is_quadratic:
-        raise InputError(
-            f"schedule.trigger cannot be planned for with networks, got {held.trigger:g}; leave it out, or simulate"
-        )
     if held.trigger > 0 and held.policy not in (None, EVENT_TRIGGERED):
         raise InputError(
             f"schedule.trigger belongs to policy {EVENT_TRIGGERED!r}, got {held.trigger:g} under {held.policy!r}"
@@ -110,13 +105,15 @@ def plan(
         raise InputError(f"margin must be above 0 and below 1, got {margin:g}")
     if gradients is not None:
         checks.positive("gradients", gradients)
-    if study.workload.is_quadratic:
-        found = _quadratic(study, seed, lambda share, message: say(0.9 * share, message), goal, margin, unsure)
-    else:
-        found = search_network(
-            study, seed, lambda share, message: say(0.9 * share, message), goal, hands or Hands(),
-            budget=gradients or math.inf, identity=identity(study),
-        )  # fmt: skip
+    inner: Progress = lambda share, message: say(0.9 * share, message)  # noqa: E731
+
+    def searched(free: Study) -> Found:
+        if free.workload.is_quadratic:
+            return search_quadratic(free, seed, inner, goal, margin, unsure)
+        most = gradients or math.inf
+        return search_network(free, seed, inner, goal, hands or Hands(), budget=most, identity=identity(free))
+
+    found = _with_trigger(study, seed, inner, goal, searched)
     say(0.9, "predicting the pick")
     predicted = predict(found.study, seed=seed)
     say(0.95, "checking the pick in virtual time")
@@ -139,17 +136,14 @@ def plan(
     )
 
 
-def _quadratic(
-    study: Study, seed: int, say: Progress, goal: Goal, margin: float, unsure: Mapping[str, float] | None
-) -> Found:
-    """By mathematics as if all gradients were sent, and then triggers, or the one that is given, in virtual time."""
-    held, size = study.schedule, len(study.workload.modes().eigenvalues)
-    given = held.trigger > 0
-    free = study.with_schedule(policy=EVENT_TRIGGERED, trigger=None) if given else study
-    found = search_quadratic(free, seed, say, goal, margin, unsure)
+def _with_trigger(study: Study, seed: int, say: Progress, goal: Goal, searched: Callable[[Study], Found]) -> Found:
+    """What is found as if all gradients were sent, and then triggers, or the one that is given, in virtual time."""
+    given = study.schedule.trigger > 0
+    found = searched(study.with_schedule(policy=EVENT_TRIGGERED, trigger=None) if given else study)
     if not given and not are_searched(study, goal):
         return found
     say(1.0, "triggers")
+    size = size_of(study)
     if given:
         choice = hold_trigger(study, found.study, goal, size, seed)
     else:

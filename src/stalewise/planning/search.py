@@ -7,8 +7,10 @@ from typing import Any
 from stalewise.planning.objectives import Goal, Spent
 from stalewise.staleness import Arrivals
 from stalewise.study import Study
+from stalewise.workloads import open_network
 
 RARE = 1e-4
+APART = 1000  # between the seeds of a search and those of a check
 STEADY = 1.02  # what is simpler, such as fewer workers, is preferred as long as it costs no more than this factor
 MARGIN = 0.9  # of the mean-square limit: the most a plan uses
 FRESH = ("sync", "k-sync", "k-batch-sync", "rennala")  # policies that apply nothing stale
@@ -51,6 +53,13 @@ class Found:
     baselines: list[dict[str, Any]] = field(default_factory=list)
     front: list[dict[str, Any]] = field(default_factory=list)
     asynchronous: Study | None = None
+
+
+def size_of(study: Study) -> int:
+    """Parameters."""
+    if study.workload.is_quadratic:
+        return len(study.workload.modes().eigenvalues)
+    return open_network(study)[0].size
 
 
 def many(workers: int) -> str:

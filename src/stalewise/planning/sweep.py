@@ -15,6 +15,7 @@ from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.hands import Call, Hands, identity
 from stalewise.planning.objectives import traffic_of
+from stalewise.planning.search import size_of
 from stalewise.prediction import predict
 from stalewise.simulation import simulate
 from stalewise.study import Study
@@ -169,7 +170,7 @@ def answered(study: Study, engine: str, seeds: int | None, seed: int) -> dict[st
     return {
         "time_to_target": time, "low": reached.low, "high": reached.high,
         "cost": None if time is None else study.active_workers * time,
-        "traffic": None if time is None else traffic_of(_rate(told, study), _size(study), time),
+        "traffic": None if time is None else traffic_of(_rate(told, study), size_of(study), time),
         "staleness": told.staleness.mean, "update_rate": told.update_rate, "status": told.status,
     }  # fmt: skip
 
@@ -178,12 +179,3 @@ def _rate(told: Trajectory, study: Study) -> float:
     """Gradients computed a second."""
     share = told.gradients.computed / max(told.gradients.applied, 1)
     return (told.update_rate or 0.0) * study.rules().group * share
-
-
-def _size(study: Study) -> int:
-    """Parameters."""
-    if study.workload.is_quadratic:
-        return len(study.workload.modes().eigenvalues)
-    from stalewise.workloads import open_network  # noqa: PLC0415  (PyTorch is an extra)
-
-    return open_network(study)[0].size

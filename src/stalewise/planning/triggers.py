@@ -7,19 +7,49 @@ from dataclasses import dataclass, replace
 
 from stalewise.errors import InputError
 from stalewise.planning.objectives import Goal, Spent, traffic_counted
-from stalewise.planning.search import STEADY, many, percent
+from stalewise.planning.search import APART, STEADY, many, percent
 from stalewise.simulation import simulate
 from stalewise.study import Study
 
 POLICY = "event-triggered"
 QUIET = ("refresh", "keep")
-SEEDS, FEWEST, FEW, FRESH = 64, 8, 8, 4  # of a trial, of a long one, of a look at norms; times as many for what is told
 DEAR = 3e7  # mode updates of a trial, beyond which it has fewer seeds
 LONGEST = 2.5  # times as long as without a trigger, at most
 EDGE = 0.9  # of the target, below which the loss must stay in the last quarter: on the edge chance decides
-NEVER, ALWAYS, GAP, LOOKS = 0.02, 0.98, 0.15, 20  # shares unsent: ends of the ladder, between its rungs; looks at most
-HALVINGS = 2  # of the distance between rungs, about the best
+NEVER, ALWAYS = 0.02, 0.98  # shares unsent: ends of the ladder
 AGAIN = 4  # of the best triggers are tried again with fresh seeds, until one is better there too
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How closely triggers are looked at.
+
+    Attributes:
+        seeds: Of a trial.
+        fewest: Of a long one.
+        few: Of a look at norms.
+        fresh: Times as many for what is told.
+        gap: Share unsent between rungs of the ladder.
+        looks: At norms, at most.
+        halvings: Of the distance between rungs, about the best.
+    """
+
+    seeds: int
+    fewest: int
+    few: int
+    fresh: int
+    gap: float
+    looks: int
+    halvings: int
+
+
+QUADRATIC = Effort(64, 8, 8, 4, 0.15, 20, 2)
+NETWORK = Effort(3, 3, 1, 3, 0.3, 3, 0)
+
+
+def effort_for(study: Study) -> Effort:
+    """A network's runs cost real gradients: there are few of them."""
+    return QUADRATIC if study.workload.is_quadratic else NETWORK
 
 
 @dataclass(frozen=True)
@@ -78,10 +108,10 @@ def choose_trigger(study: Study, pick: Study, base: Study | None, goal: Goal, si
     if trials is None:
         return Choice(pick, "No trigger is tried: without one the target is not reached in virtual time.")
     held, tried = study.schedule, list[Outcome]()
-    ladder = _ladder(plain, trials.longest / LONGEST, seed)
+    ladder = _ladder(plain, trials.longest / LONGEST, seed, trials.effort)
     for way in QUIET if "on_quiet" not in held.model_fields_set else (held.on_quiet,):
         here = [trials.outcome(_at(plain, norm, way)) for norm in ladder]
-        for _ in range(HALVINGS):
+        for _ in range(trials.effort.halvings):
             here += [trials.outcome(_at(plain, norm, way)) for norm in _between(here, goal)]
         tried += here
     fresh = trials.fresh()
@@ -124,20 +154,22 @@ class _Trials:
     seed: int
     seeds: int
     longest: float
+    effort: Effort
 
     @classmethod
     def of(cls, plain: Study, goal: Goal, size: int, seed: int) -> "_Trials | None":
         """As long as it takes to see what a trigger does; None where the target is not reached without one."""
-        time = simulate(plain, seeds=SEEDS, seed=seed).time_to_target.mean
+        effort = effort_for(plain)
+        time = simulate(plain, seeds=effort.seeds, seed=seed).time_to_target.mean
         if not time:
             return None
         longest = LONGEST * time
         seeds = int(DEAR / (size * plain.workers().rate * longest))
-        return cls(goal, size, seed, min(max(seeds, FEWEST), SEEDS), longest)
+        return cls(goal, size, seed, min(max(seeds, effort.fewest), effort.seeds), longest, effort)
 
     def fresh(self) -> "_Trials":
         """The same with more seeds, and other ones."""
-        return replace(self, seed=self.seed + 1, seeds=FRESH * self.seeds)
+        return replace(self, seed=self.seed + APART, seeds=self.effort.fresh * self.seeds)
 
     def outcome(self, study: Study) -> Outcome:
         """What it takes until the mean loss has settled."""
@@ -180,13 +212,13 @@ def _at(plain: Study, norm: float, way: str) -> Study:
     return plain.with_schedule(trigger=float(f"{norm:.3g}"), on_quiet=way if way != QUIET[0] else None)
 
 
-def _ladder(plain: Study, time: float, seed: int) -> list[float]:
-    """Triggers under which from 2 to 98 % of the gradients of a run are unsent, in steps of 15 % or less."""
+def _ladder(plain: Study, time: float, seed: int, effort: Effort) -> list[float]:
+    """Triggers under which from 2 to 98 % of the gradients of a run are unsent, in steps of 15 % (networks: 30 %)."""
     shares: dict[float, float] = {}
 
     def share(norm: float) -> float:
         if norm not in shares:
-            count = simulate(_at(plain, norm, QUIET[0]), seeds=FEW, seed=seed, horizon=time).gradients
+            count = simulate(_at(plain, norm, QUIET[0]), seeds=effort.few, seed=seed, horizon=time).gradients
             shares[norm] = count.unsent / max(count.computed - count.in_flight, 1.0)
         return shares[norm]
 
@@ -195,11 +227,11 @@ def _ladder(plain: Study, time: float, seed: int) -> list[float]:
         low *= 0.5
     while share(high) < ALWAYS and high < 1e30:
         high *= 2.0
-    for _ in range(LOOKS):
+    for _ in range(effort.looks):
         norms = sorted(norm for norm in shares if low <= norm <= high)
         gaps = [(share(b) - share(a), a, b) for a, b in itertools.pairwise(norms) if b > 1.02 * a]
         gap, below, above = max(gaps, default=(0.0, 0.0, 0.0))
-        if gap <= GAP:
+        if gap <= effort.gap:
             break
         share(math.sqrt(below * above))
     return sorted(norm for norm, unsent in shares.items() if NEVER < unsent < ALWAYS)
