@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stalewise.hands import Call
-from stalewise.planning.objectives import Goal, Spent, spent
+from stalewise.planning.objectives import Goal, Spent, computed_rate, spent
 from stalewise.prediction.pilots import Curves, Forecast, Pilots, pilots_of
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
@@ -55,11 +55,6 @@ class Arm:
         schedule = self.study.schedule.model_dump_json(exclude_none=True)
         return f"{schedule} {self.seeds} {self.seed} {self.budget:g}"
 
-    @property
-    def computed(self) -> float:
-        """Gradients computed a second, of the run itself."""
-        return self.timing.rate * self.timing.gradients_a_step / self.timing.acceptance
-
     def spent(self, time: float, goal: Goal) -> Spent:
         """What it takes up to a time."""
         return spent(self.timing, self.study.active_workers, self.size, time, goal.price)
@@ -70,7 +65,7 @@ class Arm:
 
     def cost(self, time: float) -> float:
         """Samples that its pilots cost up to a time, about."""
-        return self.computed * time * self.study.batch_size * self.seeds * self.budget
+        return computed_rate(self.timing) * time * self.study.batch_size * self.seeds * self.budget
 
     def call(self, stages: list[float], study: Any) -> Call:
         """Show it, in stages up to the last [s]; ``study`` is the identity of what is planned for."""
@@ -80,18 +75,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Shown:
-    """An arm and what has been seen of it.
-
-    Attributes:
-        arm: Which.
-        curves: Of its pilots; None where even the colder one blew up before it could be recorded twice.
-        samples: Spent by its pilots so far.
-        diverged: Whether the colder pilot did.
-    """
+    """An arm and the curves of its pilots so far."""
 
     arm: Arm
     curves: Curves
-    samples: int
 
     @property
     def diverged(self) -> bool:
@@ -171,7 +158,7 @@ def shown(arm: Arm, answer: dict[str, Any]) -> Shown:
         **arrays, losses=losses, temperatures=tuple(answer["temperatures"]), diverged=tuple(answer["diverged"]),
         samples=answer["samples"],
     )  # fmt: skip
-    return Shown(arm, curves, answer["samples"])
+    return Shown(arm, curves)
 
 
 _OPEN: "dict[str, Network]" = {}

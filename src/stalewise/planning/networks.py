@@ -112,7 +112,7 @@ def search_network(
     everything = [search.candidate(one) for one in picks]
     best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
     plain = next((one.arm.study for one in better if one.arm.study.policy == "async" and not one.diverged), None)
-    return Found(final, rank(others, goal), reasons, stay, rules, best, plain)
+    return Found(final, rank(others, goal), reasons, stay, rules, best, plain, searched)
 
 
 @dataclass
@@ -346,7 +346,7 @@ class _Search:
     def candidate(self, one: Shown) -> Candidate:
         """For the tables."""
         full = one.arm.budget >= 1.0
-        seeds = _many_of(one.arm.seeds, "full run") if full else f"pilots of {_many_of(one.arm.seeds, 'seed')}"
+        seeds = many(one.arm.seeds, "full run") if full else f"pilots of {many(one.arm.seeds, 'seed')}"
         if one.diverged:
             note = f"{seeds}: diverges"
         elif math.isfinite(one.time()):
@@ -365,7 +365,7 @@ class _Search:
         said += _momentum(pick, self.race, self.order)
         said += self._buys(pick, better, picks)
         names = ", ".join(dict.fromkeys(_name(one.study) for one in chosen))
-        said.append(f"Theory left {_many_of(len(chosen), 'structure')} to race, {_many_of(arms, 'schedule')}: {names}.")
+        said.append(f"Theory left {many(len(chosen), 'structure')} to race, {many(arms, 'schedule')}: {names}.")
         if self.batches:
             said.append(self._batch(pick))
         if self.race.ended:
@@ -459,11 +459,6 @@ def _some(arm: Arm) -> float:
 def _name(study: Study) -> str:
     group = f", group {study.schedule.group}" if study.schedule.group > 1 else ""
     return f"{study.policy} with {many(study.active_workers)}{group}"
-
-
-def _many_of(number: int, what: str) -> str:
-    """1 structure, 2 structures."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _over_seeds(one: Shown) -> str:

@@ -21,13 +21,17 @@ class Spent:
     traffic: float
 
 
+def computed_rate(timing: Arrivals) -> float:
+    """Gradients computed a second, rate x K / acceptance."""
+    return timing.rate * timing.gradients_a_step / timing.acceptance
+
+
 def spent(timing: Arrivals, workers: int, size: int, time: float, price: float) -> Spent:
     r"""What ``workers`` spend until ``time`` [s].
 
     All active workers are paid for, idle or not; gradients are computed at timing.rate x K / acceptance.
     """
-    rate = timing.rate * timing.gradients_a_step / timing.acceptance
-    return Spent(time, price * workers * time, traffic_of(rate, size, time))
+    return Spent(time, price * workers * time, traffic_of(computed_rate(timing), size, time))
 
 
 def traffic_of(rate: float, size: int, time: float) -> float:

@@ -40,6 +40,7 @@ class Plan:
         reasons: Why, in sentences.
         stay_synchronous: Whether no schedule tried that applies stale gradients beats the best one that does not.
         baselines: What published rules say: {rule, source, schedule, time_to_target, cost, traffic, note}.
+        gradients: What the search cost, of the study's batch size; none of a quadratic.
         front: Schedules that none tried beats in time, cost and traffic at once, like the alternatives.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     stay_synchronous: bool
     baselines: list[dict[str, Any]]
     front: list[dict[str, Any]]
+    gradients: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -63,6 +65,7 @@ class Plan:
             "stay_synchronous": self.stay_synchronous,
             "baselines": self.baselines,
             "front": self.front,
+            "gradients": self.gradients,
         }
 
 
@@ -133,6 +136,7 @@ def plan(
         stay_synchronous=found.stay_synchronous,
         baselines=found.baselines,
         front=found.front,
+        gradients=found.gradients,
     )
 
 

@@ -49,7 +49,7 @@ class Race:
     @property
     def spent(self) -> float:
         """Samples so far."""
-        return float(sum(one.samples for one in self.shown.values()))
+        return float(sum(one.curves.samples for one in self.shown.values()))
 
     @property
     def gradients(self) -> float:
@@ -89,7 +89,7 @@ class Race:
             one.curves, time=known, updates=one.curves.updates[: len(known)], losses=(losses, hotter),
             temperatures=(1.0, hot.temperatures[0]),
         )  # fmt: skip
-        return Shown(one.arm, curves, one.samples)
+        return Shown(one.arm, curves)
 
     def judged(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
         """The same, and the runs themselves in place of pilots that show little but noise, if the budget is enough."""

@@ -43,7 +43,8 @@ def _finite(value: float) -> float | None:
 class Found:
     """The pick of a search, published rules beside it, and what no other schedule tried beats in all that it takes.
 
-    ``asynchronous`` is the best schedule under policy async, where that was tuned.
+    ``asynchronous`` is the best schedule under policy async, where that was tuned; ``gradients`` what the search cost,
+    of the study's batch size.
     """
 
     study: Study
@@ -53,6 +54,7 @@ class Found:
     baselines: list[dict[str, Any]] = field(default_factory=list)
     front: list[dict[str, Any]] = field(default_factory=list)
     asynchronous: Study | None = None
+    gradients: float = 0.0
 
 
 def size_of(study: Study) -> int:
@@ -62,9 +64,9 @@ def size_of(study: Study) -> int:
     return open_network(study)[0].size
 
 
-def many(workers: int) -> str:
+def many(number: int, what: str = "worker") -> str:
     """1 worker, 2 workers."""
-    return f"{workers} worker{'' if workers == 1 else 's'}"
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def percent(share: float) -> str:
