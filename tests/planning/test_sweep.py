@@ -7,7 +7,7 @@ import pytest
 
 from stalewise.errors import InputError
 from stalewise.hands import Hands
-from stalewise.planning import parse_axis, sweep
+from stalewise.planning import parse_axes, sweep
 from stalewise.prediction import predict
 from stalewise.simulation import simulate
 from studies import quadratic
@@ -66,9 +66,10 @@ def test_combinations_without_meaning_are_told_and_the_rest_is_done():
 
 def test_axes_are_read():
     """Lists, and values at equal ratios."""
-    assert parse_axis("schedule.policy=['async', 'sync']") == ("schedule.policy", ["async", "sync"])
-    name, values = parse_axis("schedule.learning_rate = geom(0.01, 1, 5)")
-    assert name == "schedule.learning_rate" and values == pytest.approx([0.01, 0.03162, 0.1, 0.3162, 1.0], rel=1e-3)
+    axes = parse_axes(["schedule.policy=['async', 'sync']", "schedule.learning_rate = geom(0.01, 1, 5)"])
+    assert list(axes) == ["schedule.policy", "schedule.learning_rate"]
+    assert axes["schedule.policy"] == ["async", "sync"]
+    assert axes["schedule.learning_rate"] == pytest.approx([0.01, 0.03162, 0.1, 0.3162, 1.0], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +87,10 @@ def test_axes_are_read():
 def test_axes_that_are_none(text, words):
     """One line each."""
     with pytest.raises(InputError, match=words):
-        parse_axis(text)
+        parse_axes([text])
+
+
+def test_a_field_is_varied_once():
+    """Twice is refused, not the last one taken."""
+    with pytest.raises(InputError, match="workers is given twice"):
+        parse_axes(["cluster.workers=[1]", "cluster.workers=[2]"])

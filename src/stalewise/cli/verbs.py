@@ -360,6 +360,7 @@ def plan(
         address: Ray cluster that runs a network's pilots, host:port of its head or auto.
         cores: Of this machine that run them, without an address; all of them unless given, 1 for no Ray.
     """
+    from stalewise.errors import InputError
     from stalewise.hands import borrowed
     from stalewise.planning import Goal
     from stalewise.planning import plan as run
@@ -370,6 +371,13 @@ def plan(
     check_folder(out)
     if cores is not None:
         checks.at_least("--cores", cores, 1)
+    for name, value in (("--gradients", gradients), ("--address", address), ("--cores", cores)):
+        if value is not None and question.workload.is_quadratic:
+            raise InputError(f"{name} is for networks, got {value}: a quadratic is planned by mathematics, on one core")
+    if unsure and not question.workload.is_quadratic:
+        raise InputError(
+            f"--unsure is for quadratics, got {unsure}: a network's plan assumes neither curvature nor noise"
+        )
     folder = None if out is None else out / "pilots"
     lent = (
         nullcontext()
@@ -418,12 +426,12 @@ def sweep(
         cores: Of this machine that do it, without an address; all of them unless given, 1 for no Ray.
     """
     from stalewise.hands import borrowed
-    from stalewise.planning import parse_axis
+    from stalewise.planning import parse_axes
     from stalewise.planning import sweep as run
 
     question = read_study(study, set_)
     check_folder(out)
-    axes = dict(parse_axis(text) for text in vary)
+    axes = parse_axes(vary)
     if cores is not None:
         checks.at_least("--cores", cores, 1)
     lent = borrowed(question, address=address, cores=cores, folder=None if out is None else out / "answers")

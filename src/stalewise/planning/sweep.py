@@ -113,6 +113,16 @@ def sweep(
     return Sweep({name: list(values) for name, values in axes.items()}, engine, rows)
 
 
+def parse_axes(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Fields and their values, see `parse_axis`; each field once."""
+    axes: dict[str, list[Any]] = {}
+    for name, values in map(parse_axis, texts):
+        if name in axes:
+            raise InputError(f"--vary: {name} is given twice; put all of its values into one list")
+        axes[name] = values
+    return axes
+
+
 def parse_axis(text: str) -> tuple[str, list[Any]]:
     """A field and its values from ``section.field=[0.1, 0.2]`` or ``section.field=geom(0.01, 1, 5)``."""
     name, equals, values = (part.strip() for part in text.partition("="))
