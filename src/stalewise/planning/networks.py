@@ -78,7 +78,10 @@ def search_network(
     """
     network, study = open_network(study)
     batch = study.batch_size
-    race = Race(hands, goal, identity, budget * batch, batch, lambda share, message: say(0.1 + 0.2 * share, message))
+    race = Race(
+        hands, goal, identity, budget * batch, batch, lambda share, message: say(0.1 + 0.2 * share, message),
+        study.schedule.policy,
+    )  # fmt: skip
     search = _Search(study, seed, goal, race, network.size)
     say(0.0, "staleness of possible structures")
     search.batches = _batches(study) if network.any_batch else ()
@@ -106,7 +109,7 @@ def search_network(
     if stale is not None and fresh is not None:
         stay = search.order(fresh) <= search.order(stale)
         if study.schedule.policy != "sync":
-            reasons.append(fresh_sentence(fresh.arm.study.policy, stale.time(), fresh.time()))
+            reasons.append(_beside(stale, fresh))
     reasons.append(_cost(race, searched))
     others = [search.candidate(one) for one in race.shown.values() if one is not pick and not search.is_rule(one)]
     everything = [search.candidate(one) for one in picks]
@@ -175,14 +178,14 @@ class _Search:
         """The best one with half and twice its group or bound too, as long as that is better; best first."""
         found = list(better)
         for _ in range(STRIDES):
-            best = next((one for one in found if self._may_be(one)), found[0])
+            best = next((one for one in found if self.race.may_be_taken(one)), found[0])
             known = {one.arm.name for one in found}
             arms = [arm for arm in map(self._more, self._neighbours(best.arm)) if arm.name not in known]
             stages = [[min(BEYOND * best.time(), self._limit)]] * len(arms)
             if not arms or not math.isfinite(best.time()) or not self._affords(arms, stages):
                 break
             found = sorted([*found, *self.race.judged(arms, stages, "neighbours")], key=self.order)
-            if next((one for one in found if self._may_be(one)), None) is best:
+            if next((one for one in found if self.race.may_be_taken(one)), None) is best:
                 break
         return found
 
@@ -217,7 +220,7 @@ class _Search:
 
         The best one with stale gradients and the best one without are among them if they are close.
         """
-        leading = [one for one in better if self._may_be(one)] or list(better)
+        leading = [one for one in better if self.race.may_be_taken(one)] or list(better)
         best = leading[0]
         near = [one for one in better if self.order(one)[1] <= CLOSE * self.order(best)[1]]
         chosen = [one for one in leading if one in near][:FINALISTS] or [best]
@@ -242,7 +245,7 @@ class _Search:
 
     def _duel(self, found: Sequence[Shown]) -> list[Shown]:
         """The best two that may be taken with many seeds, if they are close: chance would decide between them."""
-        two = [one for one in found if self._may_be(one)][:2]
+        two = [one for one in found if self.race.may_be_taken(one)][:2]
         if len(two) < 2 or not self.order(two[1])[1] <= CLOSE * self.order(two[0])[1]:
             return list(found)
         arms = [self.arm(one.arm.study, DUEL_SEEDS, 1.0) for one in two]
@@ -254,7 +257,7 @@ class _Search:
 
     def pick(self, picks: Sequence[Shown], better: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
         """What is taken, the best one with stale gradients and the best one without, by full runs if there are any."""
-        mine = [one for one in picks if self._may_be(one)] or picks
+        mine = [one for one in picks if self.race.may_be_taken(one)] or picks
         best = min(mine, key=self.order)
         sparing = self._fewest([one for one in mine if one.arm.study.policy == best.arm.study.policy])
         assert sparing is not None
@@ -263,10 +266,6 @@ class _Search:
             full = [one for one in picks if is_fresh(one.arm.study.policy) == kind]
             both.append(self._fewest(full or [one for one in better if is_fresh(one.arm.study.policy) == kind]))
         return sparing, both[0], both[1]
-
-    def _may_be(self, one: Shown) -> bool:
-        """Whether the study's own policy, if it has one, lets it be taken."""
-        return self.study.schedule.policy in (None, one.arm.study.policy)
 
     def _fewest(self, some: Sequence[Shown]) -> Shown | None:
         """The best one, or fewer workers that take no more than 5 % more."""
@@ -391,6 +390,11 @@ class _Search:
         study, taken = pick.arm.study, pick.arm.spent(pick.time(), self.goal)
         if not math.isfinite(taken.time):
             end = "diverges" if pick.diverged else f"is at {pick.said.loss[-1]:.4g} after {pick.said.time[-1]:.4g} s"
+            if self.race.ended:
+                return (
+                    f"The budget was spent before this policy had been followed down to {study.target.loss:g}; the "
+                    f"best by then, {_name(study)}, {end}."
+                )
             return f"No schedule tried settles below {study.target.loss:g}; the closest, {_name(study)}, {end}."
         text = (
             f"{_name(study)} reaches {study.target.loss:g} in about {taken.time:.4g} s ({_over_seeds(pick)}), for "
@@ -449,6 +453,24 @@ def _batches(study: Study) -> Sequence[int]:
     """Batch sizes to choose from; none where one is given, or where samples cost no time."""
     open_ = study.schedule.batch_size is None and study.cluster.samples_cost_time
     return BATCHES if open_ else ()
+
+
+def _beside(stale: Shown, fresh: Shown) -> str:
+    """How the best schedules with and without stale gradients compare, as far as each was followed."""
+    behind = [one for one in (stale, fresh) if not math.isfinite(one.time())]
+    if not behind or any(one.diverged for one in behind):
+        return fresh_sentence(fresh.arm.study.policy, stale.time(), fresh.time())
+    parts = [
+        f"the best one {'with stale' if one is stale else 'without stale'} gradients, {_name(one.arm.study)}, "
+        + (
+            f"is still at {one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
+            if one in behind
+            else f"takes {one.time():.4g} s"
+        )
+        for one in sorted((stale, fresh), key=lambda one: one.time())
+    ]
+    text = f"{' while '.join(parts)}, and was not followed further."
+    return text[0].upper() + text[1:]
 
 
 def _some(arm: Arm) -> float:

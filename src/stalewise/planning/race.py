@@ -34,6 +34,7 @@ class Race:
         budget: Samples that all races may cost.
         batch: Samples of a gradient, for what is told.
         say: Told how far it is.
+        held: Policy of what may be taken in the end; all may if None.
         shown: What was shown last of every arm, by name.
     """
 
@@ -43,6 +44,7 @@ class Race:
     budget: float
     batch: int
     say: Say
+    held: str | None = None
     shown: dict[str, Shown] = field(default_factory=dict)
     ended: bool = False
 
@@ -121,7 +123,7 @@ class Race:
             seen = self.judged(left, [stages[arm.name] for arm in left], f"round {turn + 1}: {len(left)} schedules")
             stages |= {one.arm.name: stages[arm.name] for one, arm in zip(seen, left, strict=True)}
             seen.sort(key=self.order)
-            best = self._taken(seen[0])
+            best = self._taken(next((one for one in seen if self.may_be_taken(one)), seen[0]))
             settled = best <= amount / BEYOND
             spread = all(one.diverged or stages[one.arm.name][-1] >= self._longest(one.arm) for one in seen)
             if settled or spread:
@@ -135,6 +137,10 @@ class Race:
         """Whether the budget is enough to take these arms from one amount to the next."""
         cost = sum(arm.cost(self._until(arm, amount)) - arm.cost(self._until(arm, before)) for arm in arms)
         return self.spent + cost <= self.budget
+
+    def may_be_taken(self, one: Shown) -> bool:
+        """Whether the study's own policy, if it has one, lets it be."""
+        return self.held in (None, one.arm.study.policy)
 
     def order(self, one: Shown) -> tuple[float, float, float]:
         """Least is best."""

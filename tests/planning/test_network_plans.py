@@ -164,7 +164,9 @@ def test_a_plan_is_kept_and_taken_up(tmp_path, monkeypatch):
 
 def test_a_budget_that_is_too_small_is_told():
     """It ends early, says so, and still answers; one that is none is refused."""
-    found = plan(network(4, policy="async", momentum=0.0), gradients=300.0)
+    found = plan(network(4, target=0.1, policy="async", momentum=0.0), gradients=300.0)
+    assert found.reasons[0].startswith("The budget was spent before this policy had been followed down to 0.1")
+    assert not any("reaches the target" in reason for reason in found.reasons)
     assert any("ended the search early" in reason for reason in found.reasons)
     with pytest.raises(InputError, match="gradients must be positive"):
         plan(network(4), gradients=-1.0)
