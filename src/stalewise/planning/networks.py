@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from stalewise.hands import Hands
+from stalewise.planning import reasons
 from stalewise.planning.arms import Arm, Shown
 from stalewise.planning.knobs import structures, under
 from stalewise.planning.objectives import Goal, front
@@ -26,12 +27,10 @@ from stalewise.planning.rules import RULES, Facts, under_rule
 from stalewise.planning.search import (
     Candidate,
     Found,
-    fresh_sentence,
     guard,
     guard_sentence,
     is_fresh,
     many,
-    percent,
     rank,
     rounded,
 )
@@ -46,12 +45,8 @@ UNKNOWN = 1e-3 * 10.0 ** np.arange(-1.0, 2.01, 0.5)  # learning rates of optimiz
 MOMENTA = (0.0, 0.9)
 BETWEEN = (math.sqrt(0.5), 1.0, math.sqrt(2.0))
 BUDGET = 0.2  # of a run's samples: what its pilots in a race cost
-SEEDS, MORE_SEEDS, FINAL_SEEDS, DUEL_SEEDS = (
-    2,
-    4,
-    4,
-    14,
-)  # in the race, between its rungs, of full runs, of the last two
+SEEDS, MORE_SEEDS = 2, 4  # in the race and between its rungs
+FINAL_SEEDS, DUEL_SEEDS = 4, 14  # of full runs and of the last two
 FINALISTS, CLOSE = 3, 1.3  # of the best, full runs: so many, within this factor
 BATCHES = (2, 8, 32, 128, 512)
 STRIDES = 2  # to neighbouring groups and bounds
@@ -98,24 +93,30 @@ def search_network(
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
     searched = race.gradients
     rules = search.baselines(pick)
-    reasons = search.reasons(pick, better, picks, chosen, len(arms), searched)
+    said = [reasons.headline(pick, goal, race.ended), *search.reasons(pick, better, picks)]
+    names = ", ".join(dict.fromkeys(reasons.name(one.study) for one in chosen))
+    said.append(f"Theory left {many(len(chosen), 'structure')} to race, {many(len(arms), 'schedule')}: {names}.")
+    if search.batches:
+        said.append(reasons.of_batch(pick, race))
+    if race.ended:
+        said.append(f"The budget of {budget:.0f} gradients ended the search early, after {searched:.0f}.")
     final = pick.arm.study
     few = final.active_workers
     if final.policy == "async" and study.schedule.max_staleness is None and few > 1:
         bound = guard(pick.arm.timing, few)
         final = final.with_schedule(max_staleness=bound)
-        reasons.append(guard_sentence(bound, few))
+        said.append(guard_sentence(bound, few))
     stay = is_fresh(pick.arm.study.policy)
     if stale is not None and fresh is not None:
         stay = search.order(fresh) <= search.order(stale)
         if study.schedule.policy != "sync":
-            reasons.append(_beside(stale, fresh))
-    reasons.append(_cost(race, searched))
+            said.append(reasons.of_kinds(stale, fresh))
+    said.append(reasons.of_cost(race, searched))
     others = [search.candidate(one) for one in race.shown.values() if one is not pick and not search.is_rule(one)]
     everything = [search.candidate(one) for one in picks]
     best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
     plain = next((one.arm.study for one in better if one.arm.study.policy == "async" and not one.diverged), None)
-    return Found(final, rank(others, goal), reasons, stay, rules, best, plain, searched)
+    return Found(final, rank(others, goal), said, stay, rules, best, plain, searched)
 
 
 @dataclass
@@ -349,87 +350,32 @@ class _Search:
         if one.diverged:
             note = f"{seeds}: diverges"
         elif math.isfinite(one.time()):
-            note = seeds if one.arm.seeds == 1 else f"{seeds}: {_over_seeds(one)}"
+            note = seeds if one.arm.seeds == 1 else f"{seeds}: {reasons.over_seeds(one)}"
         else:
             note = f"{seeds}: loss {one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
         return Candidate(one.arm.study, one.arm.spent(one.time(), self.goal), note)
 
-    def reasons(
-        self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown], chosen: Sequence[Pace], arms: int,
-        searched: float,
-    ) -> list[str]:  # fmt: skip
-        """Why, in sentences."""
-        held = self.study.schedule
-        said = [self._headline(pick), *_rate(pick, held.learning_rate is not None)]
-        said += _momentum(pick, self.race, self.order)
-        said += self._buys(pick, better, picks)
-        names = ", ".join(dict.fromkeys(_name(one.study) for one in chosen))
-        said.append(f"Theory left {many(len(chosen), 'structure')} to race, {many(arms, 'schedule')}: {names}.")
-        if self.batches:
-            said.append(self._batch(pick))
-        if self.race.ended:
-            most = self.race.budget / self.race.batch
-            said.append(f"The budget of {most:.0f} gradients ended the search early, after {searched:.0f}.")
+    def reasons(self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown]) -> list[str]:
+        """Why this learning rate, this momentum and so many workers."""
+        said = [reasons.of_rate(pick, self.study.schedule.learning_rate is not None)]
+        said += reasons.of_momentum(pick, self.race, SEEDS)
+        said += self._buys(pick, better)
+        mine = [one for one in picks if one.arm.study.policy == pick.arm.study.policy]
+        most = max(mine, key=lambda one: one.arm.study.active_workers, default=pick)
+        if pick.arm.study.active_workers < most.arm.study.active_workers:
+            said.append(reasons.of_sparing(most, STEADY - 1.0))
         return said
 
-    def _batch(self, pick: Shown) -> str:
-        """How the best ones with other batches did."""
-        study, best = pick.arm.study, dict[int, float]()
-        for one in self.race.shown.values():
-            size = one.arm.study.batch_size
-            if not one.diverged and size != study.batch_size:
-                best[size] = min(best.get(size, math.inf), one.time())
-        told = [f"{size}: {'behind' if math.isinf(time) else f'{time:.4g} s'}" for size, time in sorted(best.items())]
-        return (
-            f"Batches of {study.batch_size}, by pilots and runs of others ({'; '.join(told)}); samples take "
-            f"{percent(1.0 - study.with_cluster(sample_time=None).workers().mean_cycle / study.workers().mean_cycle)} "
-            "of a mean cycle."
-        )
-
-    def _headline(self, pick: Shown) -> str:
-        study, taken = pick.arm.study, pick.arm.spent(pick.time(), self.goal)
-        if not math.isfinite(taken.time):
-            end = "diverges" if pick.diverged else f"is at {pick.said.loss[-1]:.4g} after {pick.said.time[-1]:.4g} s"
-            if self.race.ended:
-                return (
-                    f"The budget was spent before this policy had been followed down to {study.target.loss:g}; the "
-                    f"best by then, {_name(study)}, {end}."
-                )
-            return f"No schedule tried settles below {study.target.loss:g}; the closest, {_name(study)}, {end}."
-        text = (
-            f"{_name(study)} reaches {study.target.loss:g} in about {taken.time:.4g} s ({_over_seeds(pick)}), for "
-            f"{study.active_workers * taken.time:.4g} worker-seconds and {taken.traffic:.3g} bytes."
-        )
-        return text if self.goal.holds(taken) else f"{text} No schedule tried keeps all limits; this one is nearest."
-
-    def _buys(self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown]) -> list[str]:
-        """What workers buy at one drift."""
-        study = pick.arm.study
-        same = next((one for one in better if one.arm.study.policy == study.policy), None)
+    def _buys(self, pick: Shown, better: Sequence[Shown]) -> list[str]:
+        """What half, twice and any number of workers buy at one drift, by the noise temperature."""
+        same = next((one for one in better if one.arm.study.policy == pick.arm.study.policy), None)
         source = None if same is None else self.race.heated(same)
         if source is None or not math.isfinite(source.time()):
             return []
-        full = {one.arm.study.active_workers: one for one in picks if one.arm.study.policy == study.policy}
-        now, parts = source.time(), []
-        for factor in (0.5, 2.0):
-            for other, heat in self.scaled(source, factor):
-                time = source.time(heat)
-                text = f"{100 * (time / now - 1):+.0f} % time" if math.isfinite(time) else "it would not get there"
-                parts.append(f"with {other.active_workers} {text}")
-                break
-        best = source.time(COLD)
-        parts.append(f"with any number {100 * (best / now - 1):+.0f} %" if math.isfinite(best) else "")
-        said = [
-            f"At the same drift (learning rate x steps a second) more workers only cool the gradient noise: beside "
-            f"{source.arm.study.active_workers}, {', '.join(part for part in parts if part)}."
-        ]
-        most = max(full)
-        if study.active_workers < most:
-            said.append(
-                f"{many(most)} took {full[most].time():.4g} s: not worth it, a plan takes the fewest within "
-                f"{100 * (STEADY - 1):.0f} % of the best."
-            )
-        return said
+        first = [next(self.scaled(source, factor), None) for factor in (0.5, 2.0)]
+        others = [(other.active_workers, heat) for other, heat in filter(None, first)]
+        ratios = [(workers, source.time(heat) / source.time()) for workers, heat in [*others, (None, COLD)]]
+        return [reasons.of_workers(source.arm.study.active_workers, ratios)]
 
     @property
     def _limit(self) -> float:
@@ -455,69 +401,6 @@ def _batches(study: Study) -> Sequence[int]:
     return BATCHES if open_ else ()
 
 
-def _beside(stale: Shown, fresh: Shown) -> str:
-    """How the best schedules with and without stale gradients compare, as far as each was followed."""
-    behind = [one for one in (stale, fresh) if not math.isfinite(one.time())]
-    if not behind or any(one.diverged for one in behind):
-        return fresh_sentence(fresh.arm.study.policy, stale.time(), fresh.time())
-    parts = [
-        f"the best one {'with stale' if one is stale else 'without stale'} gradients, {_name(one.arm.study)}, "
-        + (
-            f"is still at {one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
-            if one in behind
-            else f"takes {one.time():.4g} s"
-        )
-        for one in sorted((stale, fresh), key=lambda one: one.time())
-    ]
-    text = f"{' while '.join(parts)}, and was not followed further."
-    return text[0].upper() + text[1:]
-
-
 def _some(arm: Arm) -> float:
     """How long a schedule is shown that nothing else races with [s]."""
     return min(arm.study.target.time_limit or math.inf, 100.0 * arm.study.workers().mean_cycle)
-
-
-def _name(study: Study) -> str:
-    group = f", group {study.schedule.group}" if study.schedule.group > 1 else ""
-    return f"{study.policy} with {many(study.active_workers)}{group}"
-
-
-def _over_seeds(one: Shown) -> str:
-    low, high = one.over_seeds
-    if not math.isfinite(high):
-        return "not settled in every seed"
-    return f"{low:.4g} to {high:.4g} s over seeds"
-
-
-def _rate(pick: Shown, fixed: bool) -> list[str]:
-    study = pick.arm.study
-    if fixed:
-        return [f"The learning rate {study.learning_rate:.4g} is held as given."]
-    text = f"The learning rate {study.learning_rate:.4g} was the best of those raced"
-    if study.policy == "async":
-        product = study.learning_rate * study.active_workers
-        return [f"{text}; with another number of workers keep learning rate x workers = {product:.3g}."]
-    return [f"{text}."]
-
-
-def _momentum(pick: Shown, race: Race, order: Callable[[Shown], Any]) -> list[str]:
-    """How the best one with another momentum compares."""
-    momentum, policy = pick.arm.study.schedule.momentum, pick.arm.study.policy
-    pilots = [one for one in race.shown.values() if one.arm.study.policy == policy and one.arm.seeds == SEEDS]
-    other = [one for one in pilots if one.arm.study.schedule.momentum != momentum and not one.diverged]
-    mine = [one for one in pilots if one.arm.study.schedule.momentum == momentum and not one.diverged]
-    if not other or not mine:
-        return []
-    best, own = min(other, key=order), min(mine, key=order)
-    named = "Without momentum" if momentum else f"With momentum {best.arm.study.schedule.momentum:g}"
-    if not math.isfinite(best.time()):
-        return [f"{named} schedules fell behind in the race."]
-    return [f"{named} it takes {best.time():.4g} s in the race, against {own.time():.4g} s."]
-
-
-def _cost(race: Race, searched: float) -> str:
-    return (
-        f"The search cost {searched:.0f} gradients of {race.batch} samples in virtual time; published rules "
-        f"{race.gradients - searched:.0f} more."
-    )

@@ -1,0 +1,132 @@
+"""Why a network's plan is what it is, in sentences; those of a quadratic's are in `questions`."""
+
+import math
+from collections.abc import Sequence
+
+from stalewise.planning.arms import Shown
+from stalewise.planning.objectives import Goal
+from stalewise.planning.race import Race
+from stalewise.planning.search import fresh_sentence, many, percent
+from stalewise.study import Study
+
+
+def headline(pick: Shown, goal: Goal, ended: bool) -> str:
+    """What is taken and what it takes; ``ended`` if the budget was spent early."""
+    study, taken = pick.arm.study, pick.arm.spent(pick.time(), goal)
+    if not math.isfinite(taken.time):
+        end = "diverges" if pick.diverged else f"is at {_end(pick)}"
+        if ended:
+            return (
+                f"The budget was spent before this policy had been followed down to {study.target.loss:g}; the best "
+                f"by then, {name(study)}, {end}."
+            )
+        return f"No schedule tried settles below {study.target.loss:g}; the closest, {name(study)}, {end}."
+    text = (
+        f"{name(study)} reaches {study.target.loss:g} in about {taken.time:.4g} s ({over_seeds(pick)}), for "
+        f"{study.active_workers * taken.time:.4g} worker-seconds and {taken.traffic:.3g} bytes."
+    )
+    return text if goal.holds(taken) else f"{text} No schedule tried keeps all limits; this one is nearest."
+
+
+def of_rate(pick: Shown, held: bool) -> str:
+    """Where the learning rate comes from."""
+    study = pick.arm.study
+    if held:
+        return f"The learning rate {study.learning_rate:.4g} is held as given."
+    text = f"The learning rate {study.learning_rate:.4g} was the best of those raced"
+    if study.policy == "async":
+        product = study.learning_rate * study.active_workers
+        return f"{text}; with another number of workers keep learning rate x workers = {product:.3g}."
+    return f"{text}."
+
+
+def of_momentum(pick: Shown, race: Race, seeds: int) -> list[str]:
+    """How the best one with another momentum compares, of those of its policy that were raced with so many seeds."""
+    momentum, policy = pick.arm.study.schedule.momentum, pick.arm.study.policy
+    raced = [one for one in race.shown.values() if one.arm.study.policy == policy and one.arm.seeds == seeds]
+    other = [one for one in raced if one.arm.study.schedule.momentum != momentum and not one.diverged]
+    mine = [one for one in raced if one.arm.study.schedule.momentum == momentum and not one.diverged]
+    if not other or not mine:
+        return []
+    best, own = min(other, key=race.order), min(mine, key=race.order)
+    named = "Without momentum" if momentum else f"With momentum {best.arm.study.schedule.momentum:g}"
+    if not math.isfinite(best.time()):
+        return [f"{named} schedules fell behind in the race."]
+    return [f"{named} it takes {best.time():.4g} s in the race, against {own.time():.4g} s."]
+
+
+def of_workers(beside: int, ratios: Sequence[tuple[int | None, float]]) -> str:
+    """What workers buy at one drift: times over those of so many, by numbers of workers, None for any number."""
+    parts = []
+    for workers, ratio in ratios:
+        if math.isfinite(ratio):
+            parts.append(f"with {workers or 'any number'} {100 * (ratio - 1):+.0f} % time")
+        elif workers:
+            parts.append(f"with {workers} it would not get there")
+    return (
+        "At the same drift (learning rate x steps a second) more workers only cool the gradient noise: beside "
+        f"{beside}, {', '.join(parts)}."
+    )
+
+
+def of_sparing(most: Shown, share: float) -> str:
+    """Why fewer workers are taken than the most that were run."""
+    return (
+        f"{many(most.arm.study.active_workers)} took {most.time():.4g} s: not worth it, a plan takes the fewest within "
+        f"{100 * share:.0f} % of the best."
+    )
+
+
+def of_batch(pick: Shown, race: Race) -> str:
+    """How the best ones with other batches did."""
+    study, best = pick.arm.study, dict[int, float]()
+    for one in race.shown.values():
+        size = one.arm.study.batch_size
+        if not one.diverged and size != study.batch_size:
+            best[size] = min(best.get(size, math.inf), one.time())
+    told = [f"{size}: {'behind' if math.isinf(time) else f'{time:.4g} s'}" for size, time in sorted(best.items())]
+    bare = study.with_cluster(sample_time=None).workers().mean_cycle / study.workers().mean_cycle
+    return (
+        f"Batches of {study.batch_size}, by pilots and runs of others ({'; '.join(told)}); samples take "
+        f"{percent(1.0 - bare)} of a mean cycle."
+    )
+
+
+def of_kinds(stale: Shown, fresh: Shown) -> str:
+    """How the best schedules with and without stale gradients compare, as far as each was followed."""
+    behind = [one for one in (stale, fresh) if not math.isfinite(one.time())]
+    if not behind or any(one.diverged for one in behind):
+        return fresh_sentence(fresh.arm.study.policy, stale.time(), fresh.time())
+    parts = []
+    for one in sorted((stale, fresh), key=lambda one: one.time()):
+        kind = "with stale gradients" if one is stale else "without stale gradients"
+        end = f"is still at {_end(one)}" if one in behind else f"takes {one.time():.4g} s"
+        parts.append(f"the best one {kind}, {name(one.arm.study)}, {end}")
+    text = " while ".join(parts)
+    return f"{text[0].upper()}{text[1:]}, and was not followed further."
+
+
+def of_cost(race: Race, searched: float) -> str:
+    """What the search cost."""
+    return (
+        f"The search cost {searched:.0f} gradients of {race.batch} samples in virtual time; published rules "
+        f"{race.gradients - searched:.0f} more."
+    )
+
+
+def name(study: Study) -> str:
+    """Policy, workers and group."""
+    group = f", group {study.schedule.group}" if study.schedule.group > 1 else ""
+    return f"{study.policy} with {many(study.active_workers)}{group}"
+
+
+def over_seeds(one: Shown) -> str:
+    """Ends of the band of the time to the target."""
+    low, high = one.over_seeds
+    if not math.isfinite(high):
+        return "not settled in every seed"
+    return f"{low:.4g} to {high:.4g} s over seeds"
+
+
+def _end(one: Shown) -> str:
+    return f"{one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
