@@ -162,6 +162,23 @@ def test_a_plan_is_kept_and_taken_up(tmp_path, monkeypatch):
     assert len(names) == 8 and all(one["note"] for one in first.baselines)
 
 
+def test_the_plan_says_how_sure_it_is():
+    """Times at other learning rates, the regret over noise and delays; the limit moves as the exact ones do."""
+    found = plan(network(4, policy="async", momentum=0.0), unsure={"spread": 1.5})
+    (flat,) = (reason for reason in found.reasons if reason.startswith("How flat"))
+    assert f"{found.study.learning_rate:.3g}, beside it" in flat and flat.count("(") >= 5
+    (doubt,) = (reason for reason in found.reasons if reason.startswith("If what was assumed"))
+    assert "gradient noise 1.5 times" in doubt and "delays 1.5 times" in doubt
+    more, less = (float(part) for part in doubt.split("at the start by ")[1].split(" %")[0].split(" and "))
+    limits = []
+    for shape in (2.0, 2.0 / 1.5**2, 2.0 * 1.5**2):
+        study = found.study.with_cluster(compute=f"gamma(1, {shape!r})").with_schedule(max_staleness=None)
+        limits.append(step_limit(arrivals(study.with_schedule(learning_rate=1.0))).mean_square)
+    assert [more, less] == pytest.approx([100 * (one / limits[0] - 1) for one in limits[1:]], abs=1.0)
+    with pytest.raises(InputError, match="curvature is for quadratics"):
+        plan(network(4), unsure={"curvature": 2.0})
+
+
 def test_a_budget_that_is_too_small_is_told():
     """It ends early, says so, and still answers; one that is none is refused."""
     found = plan(network(4, target=0.1, policy="async", momentum=0.0), gradients=300.0)

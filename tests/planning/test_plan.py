@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from stalewise.errors import InputError
 from stalewise.planning import Goal, plan
+from stalewise.planning.questions import error_bars
 from stalewise.planning.rules import RULES
 from stalewise.simulation import simulate
 from stalewise.study import make_study
@@ -129,6 +131,33 @@ def test_error_bars_are_the_users():
         plan(study, unsure={"delays": 2.0})
     with pytest.raises(InputError, match="noise must be a factor above 1, for example"):
         plan(study, unsure={"noise": 0.5})
+
+
+def test_the_spread_of_a_log_has_its_own_error_bar(tmp_path):
+    """Two standard errors: those of many logs drawn anew, by a factor of two; drift in the log widens it."""
+    rng = np.random.default_rng(5)
+    logs = [rng.lognormal(0.0, 0.6, 2000) for _ in range(40)]
+    truth = 2.0 * np.std([one.std() / one.mean() for one in logs]) / np.mean([one.std() / one.mean() for one in logs])
+
+    def bar(delays, law):
+        path = tmp_path / "log.csv"
+        ends = np.cumsum(delays)
+        rows = (f"0,{end - delay!r},{end!r}" for end, delay in zip(ends.tolist(), delays.tolist(), strict=True))
+        path.write_text("\n".join(["worker,start,end", *rows]))
+        study = make_study(
+            {
+                "workload": {"eigenvalues": [1.0], "gradient_noise": 0.1},
+                "cluster": {"workers": 4, "compute": f'{law}("{path}")'},
+                "target": {"loss": 0.01},
+            }
+        )
+        return error_bars(study, None)["spread"] - 1.0
+
+    for law in ("trace", "empirical"):
+        found = np.mean([bar(one, law) for one in logs[:8]])
+        assert truth / 2 < found < 2 * truth
+    assert bar(np.sort(logs[0]), "trace") > 2 * bar(logs[0], "trace")
+    assert error_bars(open_study("gamma(1, 4)", 4), None)["spread"] == 1.3
 
 
 def test_a_policy_that_is_given_is_compared_with_synchrony():

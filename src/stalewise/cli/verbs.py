@@ -354,7 +354,8 @@ def plan(
         most_traffic: Limit on what is sent, parameters and gradients [bytes].
         margin: Largest share of the mean-square limit that a learning rate may take; quadratics.
         unsure: Factor by which curvature, noise or spread (of the delays) may be off, such as --unsure.noise 2; the
-            plan tells its regret over them. 1.2, 1.5 and 1.3 unless given; quadratics.
+            plan tells its regret over them. 1.2, 1.5 and 1.3 unless given; two standard errors for the spread of a log.
+            A network's plan assumes no curvature.
         gradients: Budget of a network's search, in gradients of the study's batch size; as many as it takes unless
             given.
         address: Ray cluster that runs a network's pilots, host:port of its head or auto.
@@ -374,10 +375,6 @@ def plan(
     for name, value in (("--gradients", gradients), ("--address", address), ("--cores", cores)):
         if value is not None and question.workload.is_quadratic:
             raise InputError(f"{name} is for networks, got {value}: a quadratic is planned by mathematics, on one core")
-    if unsure and not question.workload.is_quadratic:
-        raise InputError(
-            f"--unsure is for quadratics, got {unsure}: a network's plan assumes neither curvature nor noise"
-        )
     folder = None if out is None else out / "pilots"
     lent = (
         nullcontext()

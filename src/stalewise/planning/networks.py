@@ -10,7 +10,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from stalewise.planning.arms import Arm, Shown
 from stalewise.planning.knobs import structures, under
 from stalewise.planning.objectives import Goal, front
 from stalewise.planning.paces import Pace, pace, raced
+from stalewise.planning.questions import error_bars, respread
 from stalewise.planning.race import BEYOND, Race
 from stalewise.planning.rules import RULES, Facts, under_rule
 from stalewise.planning.search import (
@@ -58,7 +59,7 @@ SHARES = (0.4, 0.1)  # of the budget that the race, and that of one worker, may 
 
 def search_network(
     study: Study, seed: int, say: Callable[[float, str], None], goal: Goal, hands: Hands, *,
-    budget: float = math.inf, identity: object = None,
+    budget: float = math.inf, identity: object = None, unsure: Mapping[str, float] | None = None,
 ) -> Found:  # fmt: skip
     """Search a network's schedule.
 
@@ -70,7 +71,9 @@ def search_network(
         hands: That run pilots.
         budget: Gradients of the study's batch size that may be computed.
         identity: What answers are kept by.
+        unsure: Factors by which noise and spread of the delays may be off, see `error_bars`.
     """
+    bars = error_bars(study, unsure)
     network, study = open_network(study)
     batch = study.batch_size
     race = Race(
@@ -93,7 +96,7 @@ def search_network(
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
     searched = race.gradients
     rules = search.baselines(pick)
-    said = [reasons.headline(pick, goal, race.ended), *search.reasons(pick, better, picks)]
+    said = [reasons.headline(pick, goal, race.ended), *search.reasons(pick, better, picks, bars)]
     names = ", ".join(dict.fromkeys(reasons.name(one.study) for one in chosen))
     said.append(f"Theory left {many(len(chosen), 'structure')} to race, {many(len(arms), 'schedule')}: {names}.")
     if search.batches:
@@ -112,7 +115,7 @@ def search_network(
         if study.schedule.policy != "sync":
             said.append(reasons.of_kinds(stale, fresh))
     said.append(reasons.of_cost(race, searched))
-    others = [search.candidate(one) for one in race.shown.values() if one is not pick and not search.is_rule(one)]
+    others = [search.candidate(one) for one in race.best_known if one is not pick and not search.is_rule(one)]
     everything = [search.candidate(one) for one in picks]
     best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
     plain = next((one.arm.study for one in better if one.arm.study.policy == "async" and not one.diverged), None)
@@ -345,8 +348,7 @@ class _Search:
 
     def candidate(self, one: Shown) -> Candidate:
         """For the tables."""
-        full = one.arm.budget >= 1.0
-        seeds = many(one.arm.seeds, "full run") if full else f"pilots of {many(one.arm.seeds, 'seed')}"
+        seeds = reasons.how(one)
         if one.diverged:
             note = f"{seeds}: diverges"
         elif math.isfinite(one.time()):
@@ -355,16 +357,43 @@ class _Search:
             note = f"{seeds}: loss {one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
         return Candidate(one.arm.study, one.arm.spent(one.time(), self.goal), note)
 
-    def reasons(self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown]) -> list[str]:
-        """Why this learning rate, this momentum and so many workers."""
-        said = [reasons.of_rate(pick, self.study.schedule.learning_rate is not None)]
-        said += reasons.of_momentum(pick, self.race, SEEDS)
-        said += self._buys(pick, better)
+    def reasons(
+        self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown], bars: Mapping[str, float]
+    ) -> list[str]:
+        """Why this learning rate, this momentum and so many workers, and how sure that is."""
+        held = self.study.schedule.learning_rate is not None
+        said = [reasons.of_rate(pick, held), *reasons.of_momentum(pick, self.race), *self._buys(pick, better)]
         mine = [one for one in picks if one.arm.study.policy == pick.arm.study.policy]
         most = max(mine, key=lambda one: one.arm.study.active_workers, default=pick)
         if pick.arm.study.active_workers < most.arm.study.active_workers:
             said.append(reasons.of_sparing(most, STEADY - 1.0))
-        return said
+        return said if held else [*said, *self._sure(better, pick, bars)]
+
+    def _sure(self, better: Sequence[Shown], pick: Shown, bars: Mapping[str, float]) -> list[str]:
+        """How flat the optimum is, and the regret of its learning rate where noise or delays are otherwise."""
+        same = next((one for one in better if one.arm.study.policy == pick.arm.study.policy), None)
+        if same is None or not math.isfinite(same.time()):
+            return []
+        plain, rate = same.arm.study.with_schedule(learning_rate=1.0), same.arm.study.learning_rate
+        known = [one for one in self.race.best_known if one.arm.study.with_schedule(learning_rate=1.0) == plain]
+        raced = {one.arm.study.learning_rate: one for one in known}
+        said = [reasons.of_rates(same, [(each, raced[each].time()) for each in sorted(raced)])]
+        hot = {each: one for each, shown in raced.items() if (one := self.race.heated(shown)) is not None}
+        losses = []
+        for heat in (bars["noise"], 1.0 / bars["noise"]) if rate in hot else ():
+            times = {each: one.time(heat) for each, one in hot.items()}
+            if math.isfinite(least := min(times.values())):
+                losses.append(times[rate] / least - 1.0)
+        limits = [self._limit_at(pick.arm.study, by) for by in (1.0, bars["spread"], 1.0 / bars["spread"])]
+        return [*said, *reasons.of_doubt(bars, losses, limits)]
+
+    def _limit_at(self, study: Study, by: float) -> float | None:
+        """Mean-square limit of the learning rate at the start where delays are so many times as spread."""
+        told = study.schedule.optimizer == "SGD" and not is_fresh(study.policy)
+        other = respread(study, by) if told else None
+        if other is None:
+            return None
+        return learning_rate_limit(other, arrivals(other, seed=self.seed)).mean_square
 
     def _buys(self, pick: Shown, better: Sequence[Shown]) -> list[str]:
         """What half, twice and any number of workers buy at one drift, by the noise temperature."""

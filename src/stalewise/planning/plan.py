@@ -87,8 +87,8 @@ def plan(
         seed: Of pilots and simulations.
         gradients: Of the study's batch size: what a network's search may cost; as many as it takes unless given.
         hands: That run a network's pilots, see `stalewise.hands`; this process unless given.
-        unsure: Factors by which ``curvature``, ``noise`` or ``spread`` (of the delays) may be off, over which a
-            quadratic's plan tells its regret; 1.2, 1.5 and 1.3 unless given.
+        unsure: Factors by which ``curvature`` (of a quadratic), ``noise`` or ``spread`` (of the delays) may be off,
+            over which the plan tells its regret; 1.2, 1.5 and 1.3 unless given, two standard errors for a log's spread.
         progress: Called with the fraction done and a message.
 
     Returns:
@@ -114,7 +114,9 @@ def plan(
         if free.workload.is_quadratic:
             return search_quadratic(free, seed, inner, goal, margin, unsure)
         most = gradients or math.inf
-        return search_network(free, seed, inner, goal, hands or Hands(), budget=most, identity=identity(free))
+        return search_network(
+            free, seed, inner, goal, hands or Hands(), budget=most, identity=identity(free), unsure=unsure
+        )
 
     found = _with_trigger(study, seed, inner, goal, searched)
     say(0.9, "predicting the pick")

@@ -87,7 +87,7 @@ def search_quadratic(
     """
     held, target = study.schedule, study.target.loss
     study = study.with_target(loss=INNER * target)
-    search = _Search(study, seed, goal, margin, error_bars(unsure))
+    search = _Search(study, seed, goal, margin, error_bars(study, unsure))
     size = first_batch(study, search.look, search.order) if batch_is_open(study) else held.batch_size
     study, reordered = fastest_first(study.with_schedule(batch_size=size))
     search.study = study.with_schedule(batch_size=held.batch_size)

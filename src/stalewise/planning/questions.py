@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stalewise import checks
-from stalewise.delays import Gamma, parse_delay
+from stalewise.delays import Gamma, Replay, parse_delay
 from stalewise.delays.fitting.families import scaled
 from stalewise.errors import InputError
 from stalewise.planning.shortlist import ROUGH, Guess, guess
@@ -20,19 +20,44 @@ from stalewise.staleness import Arrivals, StalenessLaw, arrivals
 from stalewise.study import Study
 
 LINKS = ("service", "download", "upload")
-UNSURE = {"curvature": 1.2, "noise": 1.5, "spread": 1.3}  # factors up and down, unless a user knows better
+UNSURE = {"curvature": 1.2, "noise": 1.5, "spread": 1.3}  # factors up and down, unless a user or a log knows better
+PARTS = 20  # of a log of delays, for its error
 NAMES = {"curvature": "curvature", "noise": "gradient noise", "spread": "spread of the delays"}
 FLAT = 1.05  # of the best time
 FACTORS = np.geomspace(0.25, 4.0, 25)
 
 
-def error_bars(given: Mapping[str, float] | None) -> dict[str, float]:
-    """Factors by which curvature, noise and spread of the delays may be off: those given, and ours for the rest."""
+def error_bars(study: Study, given: Mapping[str, float] | None) -> dict[str, float]:
+    """Factors by which curvature, noise and spread of the delays may be off.
+
+    Those given; for the spread of a measured law two standard errors of its coefficient of variation; else ours.
+
+    Raises:
+        InputError: A factor of something else, not above 1, or of the curvature of a network, which nothing assumes.
+    """
     for name, factor in (given or {}).items():
         checks.one_of("unsure", name, UNSURE)
         if not 1.0 < factor < math.inf:
             raise InputError(f"unsure: {name} must be a factor above 1, for example {UNSURE[name]:g}, got {factor:g}")
-    return UNSURE | dict(given or {})
+    if "curvature" in (given or {}) and not study.workload.is_quadratic:
+        raise InputError("unsure: curvature is for quadratics: a network's plan runs the network, and assumes none")
+    measured = {} if (error := _spread_error(study)) is None else {"spread": 1.0 + 2.0 * error}
+    return UNSURE | measured | dict(given or {})
+
+
+def _spread_error(study: Study) -> float | None:
+    """Relative standard error of a measured law's coefficient of variation; None where none is measured.
+
+    By the jackknife over parts of the log that follow each other, so that drift and slow workers count.
+    """
+    law = study.workers().law
+    values = np.concatenate(law.sequences) if isinstance(law, Replay) else getattr(law, "sample_values", np.empty(0))
+    if len(values) < 2 * PARTS or not values.std() > 0:
+        return None
+    parts = np.array_split(values, PARTS)
+    without = [np.concatenate([*parts[:i], *parts[i + 1 :]]) for i in range(PARTS)]
+    found = np.array([one.std() / one.mean() for one in without])
+    return float(np.sqrt((PARTS - 1) * found.var()) / (values.std() / values.mean()))
 
 
 def what_limits(study: Study, seed: int, margin: float, unsure: Mapping[str, float] = UNSURE) -> list[str]:
@@ -141,7 +166,14 @@ def _others(here: Guess, name: str, factor: float, seed: int) -> Iterator[tuple[
         elif name == "noise" and spectrum.noise.any():
             yield study.with_workload(gradient_noise=(by * spectrum.noise).tolist()), here.timing
         elif name == "spread":
-            law = study.workers().law
-            if law is not None and 0.02 < law.cv * by < 3.0 and study.cluster.service_law().mean == 0:
-                other = study.with_delay(Gamma(law.mean, (by * law.cv) ** -2))
+            other = respread(study, by)
+            if other is not None:
                 yield other, arrivals(other, seed=seed, share=ROUGH)
+
+
+def respread(study: Study, by: float) -> Study | None:
+    """The study with gamma delays of its mean and so many times its spread; None where one law does not tell all."""
+    law = study.workers().law
+    if law is None or not 0.02 < law.cv * by < 3.0 or study.cluster.service_law().mean > 0:
+        return None
+    return study.with_delay(Gamma(law.mean, (by * law.cv) ** -2))

@@ -58,6 +58,12 @@ class Race:
         """So many gradients."""
         return self.spent / self.batch
 
+    @property
+    def best_known(self) -> list[Shown]:
+        """Of every schedule what tells most of it: the run itself before pilots, more seeds before fewer."""
+        order = sorted(self.shown.values(), key=lambda one: (one.arm.budget, one.arm.seeds))
+        return list({one.arm.study.schedule.model_dump_json(): one for one in order}.values())
+
     def show(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
         """Each arm up to the last of its stages [s]."""
         calls = [arm.call(list(times), self.identity) for arm, times in zip(arms, stages, strict=True)]

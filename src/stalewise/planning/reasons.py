@@ -1,13 +1,15 @@
 """Why a network's plan is what it is, in sentences; those of a quadratic's are in `questions`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stalewise.planning.arms import Shown
 from stalewise.planning.objectives import Goal
 from stalewise.planning.race import Race
 from stalewise.planning.search import fresh_sentence, many, percent
 from stalewise.study import Study
+
+DOUBT = 0.05  # of the time: what is worth measuring
 
 
 def headline(pick: Shown, goal: Goal, ended: bool) -> str:
@@ -40,10 +42,10 @@ def of_rate(pick: Shown, held: bool) -> str:
     return f"{text}."
 
 
-def of_momentum(pick: Shown, race: Race, seeds: int) -> list[str]:
-    """How the best one with another momentum compares, of those of its policy that were raced with so many seeds."""
+def of_momentum(pick: Shown, race: Race) -> list[str]:
+    """How the best one of its policy with another momentum compares."""
     momentum, policy = pick.arm.study.schedule.momentum, pick.arm.study.policy
-    raced = [one for one in race.shown.values() if one.arm.study.policy == policy and one.arm.seeds == seeds]
+    raced = [one for one in race.best_known if one.arm.study.policy == policy]
     other = [one for one in raced if one.arm.study.schedule.momentum != momentum and not one.diverged]
     mine = [one for one in raced if one.arm.study.schedule.momentum == momentum and not one.diverged]
     if not other or not mine:
@@ -52,7 +54,7 @@ def of_momentum(pick: Shown, race: Race, seeds: int) -> list[str]:
     named = "Without momentum" if momentum else f"With momentum {best.arm.study.schedule.momentum:g}"
     if not math.isfinite(best.time()):
         return [f"{named} schedules fell behind in the race."]
-    return [f"{named} it takes {best.time():.4g} s in the race, against {own.time():.4g} s."]
+    return [f"{named} it takes {best.time():.4g} s, by {how(best)}, against {own.time():.4g} s, by {how(own)}."]
 
 
 def of_workers(beside: int, ratios: Sequence[tuple[int | None, float]]) -> str:
@@ -75,6 +77,48 @@ def of_sparing(most: Shown, share: float) -> str:
         f"{many(most.arm.study.active_workers)} took {most.time():.4g} s: not worth it, a plan takes the fewest within "
         f"{100 * share:.0f} % of the best."
     )
+
+
+def of_rates(best: Shown, raced: Sequence[tuple[float, float]]) -> str:
+    """How flat the optimum is: learning rates of one structure and their times to the target."""
+    here = best.arm.study.learning_rate
+    parts = [
+        f"{rate:.3g} ({f'{100 * (time / best.time() - 1):+.0f} %' if math.isfinite(time) else 'behind or never'})"
+        for rate, time in raced
+        if rate != here
+    ]
+    return f"How flat the optimum is, by {name(best.arm.study)} and time: {here:.3g}, beside it {', '.join(parts)}."
+
+
+def of_doubt(bars: Mapping[str, float], losses: Sequence[float], limits: Sequence[float | None]) -> list[str]:
+    """What it costs if noise or delays are otherwise.
+
+    Args:
+        bars: Factors by which ``noise`` and ``spread`` of the delays may be off.
+        losses: Regrets of the learning rate with more and less noise; none where pilots do not tell.
+        limits: Mean-square limits of the learning rate, of the delays as they are, more and less spread; none where
+            theory does not tell.
+    """
+    said, worst = [], 0.0
+    if losses:
+        worst = max(losses)
+        loss = f"{100 * worst:.0f} %" if math.isfinite(worst) else "everything: it never settles"
+        said.append(f"with gradient noise {bars['noise']:.3g} times larger or smaller this learning rate loses {loss}")
+    now, *others = limits
+    if now and all(others):
+        moves = [100 * (other / now - 1) for other in others if other]
+        worst = max(worst, -min(moves) / 100)
+        said.append(
+            f"delays {bars['spread']:.3g} times more or less spread move the largest stable learning rate at the start "
+            f"by {moves[0]:+.1f} and {moves[1]:+.1f} %"
+        )
+    if not said:
+        return []
+    ending = "No measurement would change it much."
+    if worst > DOUBT:
+        noise = bool(losses) and worst == max(losses)
+        ending = f"Measure the {'gradient noise (more seeds)' if noise else 'spread of the delays'} better first."
+    return [f"If what was assumed is wrong: {'; '.join(said)}. {ending}"]
 
 
 def of_batch(pick: Shown, race: Race) -> str:
@@ -126,6 +170,12 @@ def over_seeds(one: Shown) -> str:
     if not math.isfinite(high):
         return "not settled in every seed"
     return f"{low:.4g} to {high:.4g} s over seeds"
+
+
+def how(one: Shown) -> str:
+    """What was run of a schedule."""
+    full = one.arm.budget >= 1.0
+    return many(one.arm.seeds, "full run") if full else f"pilots of {many(one.arm.seeds, 'seed')}"
 
 
 def _end(one: Shown) -> str:
