@@ -9,6 +9,7 @@ from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.limits import (
     StepLimit,
     constant_step_limit,
+    decay_of,
     decay_rate,
     jitter_weight,
     learning_rate_at,
@@ -55,6 +56,7 @@ __all__ = [
     "characteristic_roots",
     "constant_step_limit",
     "decay_along",
+    "decay_of",
     "decay_per_update",
     "decay_rate",
     "dispersion",

@@ -7,6 +7,7 @@ counted in blocks of updates, 24 to 48 on average; what goes on when the respons
 summed as a geometric series.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,11 +109,17 @@ def step_limits(schedules: Sequence[Arrivals]) -> Array:
         elif schedule.memoryless:
             found[i] = memoryless_step_limit((round(schedule.staleness.mean) + 1) * schedule.block) * schedule.block
         else:
-            ages = _ages(schedule)
-            found[i] = _limit(ages.pmf, 1.0 / ages.block) / ages.block
+            found[i] = _index_limit(schedule)
     return found
 
 
+@functools.lru_cache(maxsize=64)
+def _index_limit(schedule: Arrivals) -> float:
+    ages = _ages(schedule)
+    return _limit(ages.pmf, 1.0 / ages.block) / ages.block
+
+
+@functools.lru_cache(maxsize=64)
 def _ages(schedule: Arrivals) -> _Ages:
     law, rate = schedule.staleness, schedule.rate
     block = max(int(law.mean // AGES), 1)
