@@ -2,10 +2,11 @@ r"""Counts of one worker's completions: the renewal process behind arrivals and 
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import integrate, signal, special
+from scipy import fft, integrate, special
 
 from stalewise.delays import AbstractDelay
 
@@ -14,6 +15,7 @@ TAIL = 1e-7
 STEPS_PER_DEVIATION = 10
 STEPS_PER_MEAN = 80
 MOST_STEPS = 40_000
+CERTAIN = 40.0  # -log of a chance, from where on it is none
 
 
 @functools.lru_cache(maxsize=64)
@@ -59,11 +61,19 @@ def fresh_counts(delay: AbstractDelay, step: float, points: int) -> Array:
     return _table([np.ones(points), np.asarray(delay.cdf(time))], hat_weights(delay, step, points))
 
 
+def convolution(kernel: Array) -> Callable[[Array], Array]:
+    """Convolution with a kernel of what has its length, cut to that, along the last axis; transformed only once."""
+    points = len(kernel)
+    size = fft.next_fast_len(2 * points - 1, real=True)
+    transform = np.fft.rfft(kernel, size)
+    return lambda other: np.fft.irfft(np.fft.rfft(other, size) * transform, size)[..., :points]
+
+
 def _table(at_least: list[Array], weights: Array) -> Array:
     """P(N = n) from P(N >= 0) and P(N >= 1), one more delay at a time."""
-    points = len(weights)
+    one_more = convolution(weights)
     while at_least[-1][-1] > 1e-12 and len(at_least) < 4096:
-        at_least.append(np.clip(signal.fftconvolve(at_least[-1], weights)[:points], 0.0, 1.0))
+        at_least.append(np.clip(one_more(at_least[-1]), 0.0, 1.0))
     table = np.array(at_least).T
     return np.concatenate([table[:, :-1] - table[:, 1:], table[:, -1:]], axis=1)
 
@@ -111,9 +121,21 @@ def count_moments(delay: AbstractDelay, time: Array) -> tuple[Array, Array]:
     reach = near.max() / mean
     most = most or int(reach + 8 * math.sqrt(max(reach, 1.0)) * delay.cv + 20)
     n = np.arange(1, most + 1)
-    at_least = special.gammainc(n / square, near[:, None] / (mean * square))
-    at_least[:, 0] = delay.cdf(near)
-    first = at_least.sum(axis=1)
-    second = ((2 * n - 1) * at_least).sum(axis=1)
+    seen, which = np.unique(near, return_inverse=True)
+    at_least = _gamma_chances(n / square, seen / (mean * square))
+    at_least[:, 0] = delay.cdf(seen)
+    first = at_least.sum(axis=1)[which]
+    second = (at_least @ (2.0 * n - 1.0))[which]
     beyond = (time - near) / mean
     return first + beyond, np.maximum(second - first**2, 0.0) + square * beyond
+
+
+def _gamma_chances(shape: Array, scaled: Array) -> Array:
+    """P(gamma of these shapes <= these values), shape (values, shapes); 0 or 1 where Chernoff's bound is sure."""
+    wide = scaled[:, None] - shape
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponent = wide - shape * (np.log(scaled)[:, None] - np.log(shape))
+    chances = (wide > 0.0).astype(float)
+    doubt = np.nonzero(exponent < CERTAIN)
+    chances[doubt] = special.gammainc(shape[doubt[1]], scaled[doubt[0]])
+    return chances
