@@ -38,6 +38,7 @@ from stalewise.study import Study
 INNER = 0.9  # of the target is planned for
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
+CLOSER = 2  # of the looks, that are looked at along the path
 NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
 WORTH = 1.03  # what a threshold saves at least, as a factor
 FEW_STEPS = 40  # until the target: where neighbours are looked at closely
@@ -163,10 +164,10 @@ def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tu
     return final, reasons + what_limits(final.study, search.seed, search.margin, search.unsure)
 
 
-def _settling(study: Study, timing: Arrivals, longest: float) -> tuple[float, float]:
+def _settling(study: Study, timing: Arrivals, longest: float, *, along: bool = True) -> tuple[float, float]:
     """Settling time and floor for a search; infinite also where a mode is so near its limit that none is known."""
     try:
-        return settling(study, timing, longest=longest)
+        return settling(study, timing, longest=longest, along=along)
     except NotConvergedError:
         return math.inf, math.inf
 
@@ -211,14 +212,17 @@ class _Search:
         return min(near, key=lambda one: one.study.active_workers)
 
     def tune(self, about: Guess, steps: int = STEPS) -> "_Tuned":
-        """The best learning rate near the guessed one, below the margin, in so many steps."""
+        """The best learning rate near the guessed one, below the margin, in so many steps.
+
+        The steps go by the index equation alone; the best of them, and the first, are looked at along the path.
+        """
         timing = arrivals(about.study, seed=self.seed)
         limit = learning_rate_limit(about.study, timing).mean_square
         longest = 4.0 * about.time
 
-        def evaluate(rate: float) -> _Tuned:
+        def evaluate(rate: float, *, along: bool = True) -> _Tuned:
             at = about.study.with_schedule(learning_rate=rate)
-            time, floor = _settling(at, timing, longest)
+            time, floor = _settling(at, timing, longest, along=along)
             return _Tuned(at, timing, time, floor, rate / limit, longest)
 
         if self.study.schedule.learning_rate:
@@ -230,14 +234,17 @@ class _Search:
             middle -= WIDTH
             tried.append(evaluate(rounded(math.exp(middle))))
         low, high = middle - WIDTH, min(middle + WIDTH, math.log(top))
+        looked: dict[float, float] = {}
 
         def log_time(log_rate: float) -> float:
-            tried.append(evaluate(rounded(math.exp(log_rate))))
-            return min(tried[-1].time, 1e300)
+            rate = rounded(math.exp(log_rate))
+            looked[rate] = min(evaluate(rate, along=False).time, 1e300)
+            return looked[rate]
 
         if math.isfinite(tried[-1].time) and low < high and steps:
             options = {"maxiter": steps, "xatol": 0.03}
             optimize.minimize_scalar(log_time, bounds=(low, high), method="bounded", options=options)
+            tried += [evaluate(rate) for rate in sorted(looked, key=lambda rate: looked[rate])[:CLOSER]]
         return min(tried, key=lambda row: (row.time, row.floor))
 
     def open(self, study: Study) -> Study:
