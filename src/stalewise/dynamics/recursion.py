@@ -247,9 +247,10 @@ def mean_step_limit(law: StalenessLaw, how: StepFilter = NO_FILTER) -> float:
     crossings = np.flatnonzero((imaginary[:-1] * imaginary[1:] < 0) & (size[:-1] > 1e-18))
     values = turned.real[crossings] / size[crossings]
 
+    turn = -1j * np.arange(len(law.pmf))
+
     def pulled(theta: float) -> complex:
-        w = np.exp(-1j * theta)
-        return complex(_undamped(w, law.generating_function(w), how))
+        return complex(_undamped(cmath.exp(-1j * theta), law.pmf @ np.exp(theta * turn), how))
 
     def at(theta: float) -> complex:
         return (cmath.exp(-1j * theta) - 1.0) * pulled(theta).conjugate()

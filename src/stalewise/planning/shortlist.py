@@ -46,9 +46,12 @@ def guess(study: Study, timing: Arrivals, margin: float = MARGIN) -> Guess:
     The loss of all modes is to be below the target: each is given its own noise floor and an equal share of what is
     left. Momentum counts as a learning rate that is 1/(1 - momentum) times as large.
     """
+    spectrum = study.workload.modes()
+    if not timing.rate > 0.0:  # nothing is ever applied
+        rate = study.schedule.learning_rate or rounded(margin / float(spectrum.eigenvalues.max()))
+        return Guess(study.with_schedule(learning_rate=rate), timing, math.inf, math.inf)
     seen = timing.coarse
     limit = step_limits([seen])
-    spectrum = study.workload.modes()
     inert = 1.0 / (1.0 - study.schedule.momentum)
     pull = spectrum.eigenvalues * study.schedule.local_steps * seen.weight_mean * seen.block * inert
     if study.schedule.learning_rate:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from stalewise.protocol.rules import CANCEL
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.staleness.law import has_formula, law_from_counts
 from stalewise.staleness.timing import Arrivals, FirstSteps
@@ -13,12 +14,14 @@ from stalewise.study import Study, Workload
 Array = NDArray[np.float64]
 START_UPDATES = 200_000
 START_SEEDS, ROUGH_SEEDS = 16, 40
+START_CYCLES, ROUGH_CYCLES = 64.0, 32.0
 FIRST, FIRST_POINTS = 20.0, 641  # steps expected, and times, at which chances of their number are counted
 FIRST_GRADIENTS, FIRST_SEEDS = 2_000_000, (64, 512)  # for that
 LONG_SEEDS = 8
 GRADIENTS = 1_000_000  # that the long run counts, of workers that never wait
 WARM_UP = 30.0  # cycles before it counts
 FEWEST_CYCLES = 120.0
+PILOT, BUSY = 4.0, 4.0  # cycles of one run, and gradients begun a worker and cycle, from where on runs are shorter
 PRECISION = 0.003  # wanted of the update rate
 LONGER = 5.0  # times the first length, at most
 
@@ -77,19 +80,25 @@ def _long_run(study: Study, cycle: float, workers: int, seed: int, share: float)
     Repeated once, longer, if the standard error of the rate calls for it.
     """
     staggered = study.with_cluster(start="staggered")
-    cycles = max(FEWEST_CYCLES, share * GRADIENTS / LONG_SEEDS / workers)
+    fewest, part = FEWEST_CYCLES * workers, _part(study, cycle, workers, seed)
+    cycles = part * max(FEWEST_CYCLES, share * GRADIENTS / LONG_SEEDS / workers)
     while True:
-        time = np.array([0.0, WARM_UP, WARM_UP + cycles]) * cycle
+        time = np.array([0.0, part * WARM_UP, part * WARM_UP + cycles]) * cycle
         begin, end = (run_ensemble(staggered, at, seeds=LONG_SEEDS, seed=seed) for at in (time[:2], time))
         rates = (end.updates[:, 2] - end.updates[:, 1]) / (time[2] - time[1])
         longer = (standard_error(rates) / PRECISION) ** 2
-        if (
-            longer <= 1.0
-            or share < 1.0
-            or cycles * workers > 1.5 * max(GRADIENTS / LONG_SEEDS, FEWEST_CYCLES * workers)
-        ):
+        if longer <= 1.0 or share < 1.0 or cycles * workers > 1.5 * part * max(GRADIENTS / LONG_SEEDS, fewest):
             return begin, end, rates
         cycles *= min(max(longer, 2.0), LONGER)
+
+
+def _part(study: Study, cycle: float, workers: int, seed: int) -> float:
+    """Of the usual length: less where steps cancel work, so that a cycle has many more gradients than workers."""
+    if not (study.rules().flushes or study.rules().on_stale == CANCEL):
+        return 1.0
+    tally = run_ensemble(study, np.array([0.0, PILOT * cycle]), seeds=1, seed=seed).tally
+    begun = tally.applied + tally.dropped + tally.cancelled + tally.in_flight
+    return min(1.0, BUSY * PILOT * workers / begun)
 
 
 def standard_error(rates: Array) -> float:
@@ -117,7 +126,8 @@ def _counts_from_start(
     study: Study, cycle: float, workers: int, seed: int, rate: float, share: float, early: FirstSteps | None
 ):  # fmt: skip
     """Mean and variance of the steps by given times."""
-    cycles = max(64.0, share * START_UPDATES / START_SEEDS / workers)
+    fewest = START_CYCLES if share >= 1.0 else ROUGH_CYCLES
+    cycles = _part(study, cycle, workers, seed) * max(fewest, share * START_UPDATES / START_SEEDS / workers)
     time = cycles * cycle * np.linspace(0.0, 1.0, 2049) ** 2
     run = run_ensemble(study, time, seeds=START_SEEDS if share >= 1.0 else ROUGH_SEEDS, seed=seed)
     mean, variance = run.updates.mean(axis=0), run.updates.var(axis=0, ddof=1)
