@@ -1,6 +1,6 @@
 """How it converges: delay equation and delayed recursion; roots, limits, moments."""
 
-from stalewise.dynamics.batch import Settling, settle, step_limits
+from stalewise.dynamics.batch import Settling, settle, settle_together, step_limits
 from stalewise.dynamics.best import BestStaleness, FastestGain, best_staleness, fastest_gain
 from stalewise.dynamics.best_schedule import BestChoice, best_threshold, best_workers
 from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
@@ -76,6 +76,7 @@ __all__ = [
     "rightmost_root",
     "rightmost_roots",
     "settle",
+    "settle_together",
     "shortened",
     "stationary_variance",
     "step_limit",

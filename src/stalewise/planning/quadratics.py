@@ -40,7 +40,7 @@ FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
 SHORTER = 0.25  # of the recorded path's length, for all but what is said of the pick
 CLOSER = 2  # of the looks, that are looked at along the path
-NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
+NEAR, LEVEL, REACH = 2.0, 1.3, 1.15  # times the best: what may take the steps to neighbours, momentum, its polish
 WORTH = 1.03  # what a threshold saves at least, as a factor
 FEW_STEPS = 40  # until the target: where neighbours are looked at closely
 STRIDES = 4  # to neighbouring structures
@@ -138,9 +138,11 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
     first = min(tuned, key=lambda policy: search.order(tuned[policy]))
     tuned[first] = search.polished(tuned[first])
     say(0.9, "momentum")
-    bar = search.near(tuned[first], LEVEL)
-    tuned = {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
-    best = min(tuned.values(), key=search.order)
+    bar, best = search.near(tuned[first], LEVEL), tuned[first]
+    for policy, row in sorted(tuned.items(), key=lambda one: search.order(one[1])):
+        if search.order(row) <= bar:
+            tuned[policy] = search.inert(row, best)
+            best = min(best, tuned[policy], key=search.order)
     return tuned | {best.study.policy: search.sized(best)}
 
 
@@ -288,11 +290,12 @@ class _Search:
             return row
         return min(row, self.tune(Guess(here.study, here.timing, here.time, here.floor)), key=self.order)
 
-    def inert(self, row: "_Tuned") -> "_Tuned":
+    def inert(self, row: "_Tuned", best: "_Tuned") -> "_Tuned":
         """The same with momentum, where that is left open and saves more than 2 %.
 
-        A ladder of momenta first, at two learning rates each, then downhill over both (Nelder and Mead), with staleness
-        noise by the index equation; what it finds is looked at along a recorded path, in up to so many steps down.
+        A ladder of momenta first, at two learning rates each, then, unless the best so far is out of reach, downhill
+        over both (Nelder and Mead), with staleness noise by the index equation; what it finds is looked at along a
+        recorded path, in up to so many steps down.
         """
         held = self.study.schedule
         if {"momentum", "nesterov"} & held.model_fields_set or held.learning_rate or not math.isfinite(row.time):
@@ -313,7 +316,8 @@ class _Search:
         x, y = start
         simplex = [(x, y), (x + 0.25, y), (x - 0.1, y - 0.3 if y > -0.1 else y + 0.3 * min(1.0, -y / 0.3))]
         options = {"maxfev": POLISH, "xatol": 0.02, "fatol": 0.005 * row.time, "initial_simplex": simplex}
-        optimize.minimize(time, start, method="Nelder-Mead", options=options)
+        if self.order(row)[1] * min(seen.values()) / row.time < REACH * self.order(best)[1]:
+            optimize.minimize(time, start, method="Nelder-Mead", options=options)
         rate, momentum = min(seen, key=lambda key: seen[key])
         if momentum == 0.0:
             return row

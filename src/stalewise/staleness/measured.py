@@ -20,7 +20,7 @@ FIRST_GRADIENTS, FIRST_SEEDS = 2_000_000, (64, 512)  # for that
 LONG_SEEDS = 8
 GRADIENTS = 1_000_000  # that the long run counts, of workers that never wait
 WARM_UP = 30.0  # cycles before it counts
-FEWEST_CYCLES = 120.0
+FEWEST_CYCLES, ROUGH_FEWEST = 120.0, 60.0
 PILOT, BUSY = 4.0, 4.0  # cycles of one run, and gradients begun a worker and cycle, from where on runs are shorter
 PRECISION = 0.003  # wanted of the update rate
 LONGER = 5.0  # times the first length, at most
@@ -80,14 +80,16 @@ def _long_run(study: Study, cycle: float, workers: int, seed: int, share: float)
     Repeated once, longer, if the standard error of the rate calls for it.
     """
     staggered = study.with_cluster(start="staggered")
-    fewest, part = FEWEST_CYCLES * workers, _part(study, cycle, workers, seed)
-    cycles = part * max(FEWEST_CYCLES, share * GRADIENTS / LONG_SEEDS / workers)
+    part = _part(study, cycle, workers, seed)
+    first = cycles = part * max(
+        FEWEST_CYCLES if share >= 1.0 else ROUGH_FEWEST, share * GRADIENTS / LONG_SEEDS / workers
+    )
     while True:
         time = np.array([0.0, part * WARM_UP, part * WARM_UP + cycles]) * cycle
         begin, end = (run_ensemble(staggered, at, seeds=LONG_SEEDS, seed=seed) for at in (time[:2], time))
         rates = (end.updates[:, 2] - end.updates[:, 1]) / (time[2] - time[1])
         longer = (standard_error(rates) / PRECISION) ** 2
-        if longer <= 1.0 or share < 1.0 or cycles * workers > 1.5 * part * max(GRADIENTS / LONG_SEEDS, fewest):
+        if longer <= 1.0 or share < 1.0 or cycles > 1.5 * first:
             return begin, end, rates
         cycles *= min(max(longer, 2.0), LONGER)
 
