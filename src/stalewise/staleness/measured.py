@@ -14,12 +14,12 @@ from stalewise.study import Study, Workload
 Array = NDArray[np.float64]
 START_UPDATES = 200_000
 START_SEEDS, ROUGH_SEEDS = 16, 40
-START_CYCLES, ROUGH_CYCLES = 64.0, 32.0
+START_CYCLES, ROUGH_CYCLES = 64.0, 16.0
 FIRST, FIRST_POINTS = 20.0, 641  # steps expected, and times, at which chances of their number are counted
 FIRST_GRADIENTS, FIRST_SEEDS = 2_000_000, (64, 512)  # for that
 LONG_SEEDS = 8
 GRADIENTS = 1_000_000  # that the long run counts, of workers that never wait
-WARM_UP = 30.0  # cycles before it counts
+WARM_UP, ROUGH_WARM_UP = 30.0, 8.0  # cycles before it counts
 FEWEST_CYCLES, ROUGH_FEWEST = 120.0, 60.0
 PILOT, BUSY = 4.0, 4.0  # cycles of one run, and gradients begun a worker and cycle, from where on runs are shorter
 PRECISION = 0.003  # wanted of the update rate
@@ -80,12 +80,11 @@ def _long_run(study: Study, cycle: float, workers: int, seed: int, share: float)
     Repeated once, longer, if the standard error of the rate calls for it.
     """
     staggered = study.with_cluster(start="staggered")
+    warm_up, fewest = (WARM_UP, FEWEST_CYCLES) if share >= 1.0 else (ROUGH_WARM_UP, ROUGH_FEWEST)
     part = _part(study, cycle, workers, seed)
-    first = cycles = part * max(
-        FEWEST_CYCLES if share >= 1.0 else ROUGH_FEWEST, share * GRADIENTS / LONG_SEEDS / workers
-    )
+    first = cycles = part * max(fewest, share * GRADIENTS / LONG_SEEDS / workers)
     while True:
-        time = np.array([0.0, part * WARM_UP, part * WARM_UP + cycles]) * cycle
+        time = np.array([0.0, part * warm_up, part * warm_up + cycles]) * cycle
         begin, end = (run_ensemble(staggered, at, seeds=LONG_SEEDS, seed=seed) for at in (time[:2], time))
         rates = (end.updates[:, 2] - end.updates[:, 1]) / (time[2] - time[1])
         longer = (standard_error(rates) / PRECISION) ** 2

@@ -15,6 +15,7 @@ TAIL = 1e-7
 STEPS_PER_DEVIATION = 10
 STEPS_PER_MEAN = 80
 MOST_STEPS = 40_000
+FAR, POINTS, SMOOTH = 200.0, 1200, 0.2  # means up to which completions are counted, grid, and variation it is for
 CERTAIN = 40.0  # -log of a chance, from where on it is none
 
 
@@ -116,18 +117,31 @@ def count_moments(delay: AbstractDelay, time: Array) -> tuple[Array, Array]:
     mean, square = delay.mean, delay.cv**2
     if square < 1e-18:
         return np.floor(time / mean * (1 + 1e-12)), np.zeros_like(time)
-    near = np.minimum(time, 200.0 * mean)
-    most = int(200 + 8 * math.sqrt(200.0) * delay.cv + 20) if near.max() >= 199 * mean else None
-    reach = near.max() / mean
-    most = most or int(reach + 8 * math.sqrt(max(reach, 1.0)) * delay.cv + 20)
-    n = np.arange(1, most + 1)
-    seen, which = np.unique(near, return_inverse=True)
-    at_least = _gamma_chances(n / square, seen / (mean * square))
-    at_least[:, 0] = delay.cdf(seen)
-    first = at_least.sum(axis=1)[which]
-    second = (at_least @ (2.0 * n - 1.0))[which]
-    beyond = (time - near) / mean
-    return first + beyond, np.maximum(second - first**2, 0.0) + square * beyond
+    near = np.minimum(time, FAR * mean)
+    once = np.asarray(delay.cdf(near))
+    if delay.cv >= SMOOTH:
+        scaled, *known = _later_counts(square)
+        later, spread = (np.interp(near / mean, scaled, row) for row in known)
+    else:
+        later, spread = _later_counts_at(square, near / mean)
+    beyond, variance = (time - near) / mean, spread + once * (1.0 - once - 2.0 * later)
+    return once + later + beyond, np.maximum(variance, 0.0) + square * beyond
+
+
+@functools.lru_cache(maxsize=16)
+def _later_counts(square: float) -> tuple[Array, Array, Array]:
+    """`_later_counts_at` a grid up to `FAR` means, ever wider: lines between its points are within 3e-4."""
+    time = FAR * np.linspace(0.0, 1.0, POINTS) ** 2
+    return time, *_later_counts_at(square, time)
+
+
+def _later_counts_at(square: float, time: Array) -> tuple[Array, Array]:
+    """Sums over n > 1 of P(N >= n), and of (2 n - 1) P(N >= n) less the square of the first; times in means."""
+    reach = max(float(time.max()), 1.0)
+    n = np.arange(2, int(reach + 8.0 * math.sqrt(reach * square) + 20) + 1)
+    at_least = _gamma_chances(n / square, time / square)
+    first = at_least.sum(axis=1)
+    return first, at_least @ (2.0 * n - 1.0) - first**2
 
 
 def _gamma_chances(shape: Array, scaled: Array) -> Array:
