@@ -38,7 +38,7 @@ from stalewise.study import Study
 INNER = 0.9  # of the target is planned for
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
-SHORTER = 0.25  # of the recorded path's length, for all but what is said of the pick
+SHORTER = 0.25  # of what is counted and recorded in virtual time, for all but what is said of the pick
 CLOSER = 2  # of the looks, that are looked at along the path
 NEAR, LEVEL, REACH = 2.0, 1.3, 1.15  # times the best: what may take the steps to neighbours, momentum, its polish
 WORTH = 1.03  # what a threshold saves at least, as a factor
@@ -219,7 +219,7 @@ class _Search:
 
         The steps go by the index equation alone; the best of them, and the first, are looked at along the path.
         """
-        timing = arrivals(about.study, seed=self.seed, path=SHORTER)
+        timing = arrivals(about.study, seed=self.seed, length=SHORTER)
         limit = learning_rate_limit(about.study, timing).mean_square
         longest = 4.0 * about.time
 
@@ -278,7 +278,7 @@ class _Search:
         for _ in range(STRIDES):
             near = []
             for one in neighbours(self.open(here.study), self.study):
-                timing = arrivals(one.with_schedule(learning_rate=1.0), seed=self.seed, path=SHORTER)
+                timing = arrivals(one.with_schedule(learning_rate=1.0), seed=self.seed, length=SHORTER)
                 fresher = (here.timing.staleness.mean + 1.0) / (timing.staleness.mean + 1.0)
                 at = one.with_schedule(learning_rate=rounded(here.study.learning_rate * fresher))
                 near.append(_Tuned(at, timing, *_settling(at, timing, 2.0 * here.time), here.share))
@@ -369,7 +369,7 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
     rough = [guess(at, arrivals(at, seed=seed, share=ROUGH)).time for at in studies]
     at = studies[int(np.argmin(rough))]
     if not math.isfinite(free) or min(rough) < free / WORTH:
-        timing = arrivals(at, seed=seed, path=SHORTER)
+        timing = arrivals(at, seed=seed, length=SHORTER)
         time, floor = settling(at, timing, longest=4.0 * pick.time)
         best = _Tuned(at, timing, time, floor, pick.share) if time < pick.time else pick
     if math.isfinite(best.time) and best.time < pick.time / WORTH:
