@@ -316,7 +316,8 @@ class _Search:
         x, y = start
         simplex = [(x, y), (x + 0.25, y), (x - 0.1, y - 0.3 if y > -0.1 else y + 0.3 * min(1.0, -y / 0.3))]
         options = {"maxfev": POLISH, "xatol": 0.02, "fatol": 0.005 * row.time, "initial_simplex": simplex}
-        if self.order(row)[1] * min(seen.values()) / row.time < REACH * self.order(best)[1]:
+        share = min(1.0, min(seen.values()) / row.time)  # of what it takes without
+        if share * self.order(row)[1] < REACH * self.order(best)[1]:
             optimize.minimize(time, start, method="Nelder-Mead", options=options)
         rate, momentum = min(seen, key=lambda key: seen[key])
         if momentum == 0.0:
