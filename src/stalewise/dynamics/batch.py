@@ -24,7 +24,7 @@ from stalewise.staleness import Arrivals, StalenessLaw
 
 Array = NDArray[np.float64]
 AGES = 24  # mean staleness in blocks, or up to twice that
-CUT, LONGEST = 1e-5, 600  # tail of the staleness, and age in blocks, that are put on the longest age kept
+CUT, LONGEST = 1e-5, 300  # tail of the staleness, and age in blocks, that are put on the longest age kept
 SETTLED, ROUNDS = 1e-3, 48  # of a rate between quarters, to be an exponential; memories that are followed at most
 BISECTIONS, NEAR, POINTS = 30, 3e-4, 512
 KEPT = 64  # modes whose responses are kept
