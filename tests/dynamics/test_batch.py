@@ -1,12 +1,14 @@
 """Many modes under many schedules at once, against the exact single call and closed forms."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from stalewise.dynamics import memoryless_step_limit, step_limit
-from stalewise.dynamics.batch import settle
+from stalewise.dynamics import decay_of, memoryless_step_limit, step_limit
+from stalewise.dynamics.batch import KEPT, settle, settle_together, step_limits
+from stalewise.dynamics.inertia import Inertia
 from stalewise.errors import InputError
 from stalewise.prediction.quadratic import settling
 from stalewise.staleness import arrivals
@@ -69,3 +71,34 @@ def test_shapes():
         settle([timing] * 3, np.full((2, 5), 0.01), 1.0, 0.0, 1.0, 1e-3)
     with pytest.raises(InputError, match="noise must be"):
         settle([timing], 0.01, 1.0, -1.0, 1.0, 1e-3)
+
+
+@pytest.mark.parametrize("modes", [3, KEPT + 3])
+def test_modes_together_have_their_floors_and_equal_shares_of_what_is_left(modes):
+    """The latest of them under these targets; never where floors alone are above the target."""
+    timing = arrivals(study_of("gamma(1, 4)", 8, 0.01, 0.0, 0.01))
+    curvature, start, target = np.geomspace(1.0, 0.1, modes), np.ones(modes), 0.02
+    rates = np.array([0.1, 0.01, 0.001])
+    step = rates[:, None] * curvature
+    noise = rates[:, None] ** 2 * np.full(modes, 2.0 / modes)
+    (limit,) = step_limits([timing])
+    time, floor = settle_together(timing, step, curvature, noise, start, target, limit=limit)
+    alone = [settle([timing], h, curvature, one, start, 1e300).floor[0] for h, one in zip(step, noise, strict=True)]
+    assert floor == pytest.approx([one.sum() for one in alone])
+    assert math.isinf(time[0]) and floor[0] > target
+    for row in (1, 2):
+        wanted = alone[row] + (target - floor[row]) / modes
+        each = settle([timing], step[row], curvature, noise[row], start, wanted).time[0]
+        assert time[row] == pytest.approx(each.max())
+
+
+@pytest.mark.parametrize("inertia", [Inertia(), Inertia(0.8), Inertia(0.5, True)])
+def test_whether_a_step_is_stable_is_what_its_limits_say(inertia):
+    """On both sides of them, where only the index equation knows."""
+    timing = replace(arrivals(study_of("gamma(1, 4)", 8, 0.01, 0.0, 0.01)), path=None)
+    limit = step_limit(timing, inertia)
+    assert limit.mean_square < limit.mean
+    for step in (0.5, 0.999, 1.001):
+        square, mean = (decay_of(step * one, timing, inertia) for one in (limit.mean_square, limit.mean))
+        assert square.mean and square.mean_square == (step < 1.0)
+        assert mean.mean == (step < 1.0)

@@ -1,15 +1,19 @@
 """Plans: better than the obvious, honest about what cannot be done."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stalewise.errors import InputError
 from stalewise.planning import Goal, plan
+from stalewise.planning.objectives import spent
 from stalewise.planning.questions import error_bars
 from stalewise.planning.rules import RULES
+from stalewise.planning.shortlist import guess
 from stalewise.simulation import simulate
+from stalewise.staleness import arrivals
 from stalewise.study import make_study
 from studies import quadratic
 
@@ -216,3 +220,13 @@ def test_out_of_reach_is_an_answer():
     found = plan(quadratic("gamma(1, 4)", 1, 0.5, noise=1.0, target=1e-4))
     assert found.predicted.time_to_target.mean is None
     assert "No schedule tried" in found.reasons[0]
+
+
+def test_where_nothing_is_ever_applied_nothing_settles():
+    """Over a link that is too slow all may be cancelled: such a structure is looked at, and takes for ever."""
+    study = open_study("gamma(1, 4)", 4).with_schedule(policy="async")
+    timing = arrivals(study.with_schedule(learning_rate=1.0))
+    never = guess(study, replace(timing, rate=0.0, acceptance=0.0))
+    taken = spent(never.timing, 4, 2, never.time, 1.0)
+    assert never.study.learning_rate > 0
+    assert math.isinf(taken.time) and math.isinf(taken.cost) and math.isinf(taken.traffic)

@@ -161,7 +161,7 @@ def new_cursors(law: Encoded, workers: int, rng: np.random.Generator) -> NDArray
     by the share of delays that fall in each.
     """
     cursors = np.zeros((len(law.kinds), workers), np.int64)
-    if np.isin(law.kinds, (Kind.REPLAY, Kind.REGIMES)).any():
+    if not {Kind.REPLAY, Kind.REGIMES}.isdisjoint(law.kinds.tolist()):
         _set_out(law, cursors, rng)
     return cursors
 

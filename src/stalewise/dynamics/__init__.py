@@ -1,6 +1,6 @@
 """How it converges: delay equation and delayed recursion; roots, limits, moments."""
 
-from stalewise.dynamics.batch import Settling, settle, step_limits
+from stalewise.dynamics.batch import Settling, settle, settle_together, step_limits
 from stalewise.dynamics.best import BestStaleness, FastestGain, best_staleness, fastest_gain
 from stalewise.dynamics.best_schedule import BestChoice, best_threshold, best_workers
 from stalewise.dynamics.counted import Dispersion, decay_along, dispersion
@@ -9,6 +9,7 @@ from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.limits import (
     StepLimit,
     constant_step_limit,
+    decay_of,
     decay_rate,
     jitter_weight,
     learning_rate_at,
@@ -55,6 +56,7 @@ __all__ = [
     "characteristic_roots",
     "constant_step_limit",
     "decay_along",
+    "decay_of",
     "decay_per_update",
     "decay_rate",
     "dispersion",
@@ -74,6 +76,7 @@ __all__ = [
     "rightmost_root",
     "rightmost_roots",
     "settle",
+    "settle_together",
     "shortened",
     "stationary_variance",
     "step_limit",

@@ -7,6 +7,7 @@ counted in blocks of updates, 24 to 48 on average; what goes on when the respons
 summed as a geometric series.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from stalewise.staleness import Arrivals, StalenessLaw
 
 Array = NDArray[np.float64]
 AGES = 24  # mean staleness in blocks, or up to twice that
-CUT, LONGEST = 1e-5, 600  # tail of the staleness, and age in blocks, that are put on the longest age kept
+CUT, LONGEST = 1e-5, 300  # tail of the staleness, and age in blocks, that are put on the longest age kept
 SETTLED, ROUNDS = 1e-3, 48  # of a rate between quarters, to be an exponential; memories that are followed at most
-BISECTIONS, POINTS = 30, 512
+BISECTIONS, NEAR, POINTS = 30, 3e-4, 512
+KEPT = 64  # modes whose responses are kept
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
 
 
@@ -99,6 +101,30 @@ def settle(
     return Settling(found, floor, time)
 
 
+def settle_together(
+    schedule: Arrivals, step: Array, curvature: Array, noise: Array, start: Array, target: float, *, limit: float
+) -> tuple[Array, Array]:
+    """Settling times [s] and noise floors of the loss of all modes, for each row of steps, as rough as `settle`.
+
+    Each mode is given its own noise floor and an equal share of what is left of the target, the share of those that
+    begin above theirs.
+
+    Args:
+        schedule: Arrivals.
+        step: h, shape (rows, modes).
+        curvature: Of each mode, shape (modes,).
+        noise: Variance of one step's noise, shape (rows, modes).
+        start: Distance at first, shape (modes,).
+        target: Loss.
+        limit: What `step_limits` said of the schedule.
+    """
+    begun = 0.5 * curvature * start**2
+    parts = max(int((begun > target / len(begun)).sum()), 1)
+    floor, time = np.empty(len(step)), np.empty(len(step))
+    _settle_together(_ages(schedule), limit, step, curvature, noise, start, target, parts, floor, time)
+    return time, floor
+
+
 def step_limits(schedules: Sequence[Arrivals]) -> Array:
     """Mean-square limits of h of all schedules, (schedules,), as `settle` knows them."""
     found = np.empty(len(schedules))
@@ -108,11 +134,17 @@ def step_limits(schedules: Sequence[Arrivals]) -> Array:
         elif schedule.memoryless:
             found[i] = memoryless_step_limit((round(schedule.staleness.mean) + 1) * schedule.block) * schedule.block
         else:
-            ages = _ages(schedule)
-            found[i] = _limit(ages.pmf, 1.0 / ages.block) / ages.block
+            found[i] = _index_limit(schedule)
     return found
 
 
+@functools.lru_cache(maxsize=64)
+def _index_limit(schedule: Arrivals) -> float:
+    ages = _ages(schedule)
+    return _limit(ages.pmf, 1.0 / ages.block) / ages.block
+
+
+@functools.lru_cache(maxsize=64)
 def _ages(schedule: Arrivals) -> _Ages:
     law, rate = schedule.staleness, schedule.rate
     block = max(int(law.mean // AGES), 1)
@@ -180,65 +212,109 @@ def _respond(reversed_pmf, step, response):  # pragma: no cover
 
 @_compiled
 def _limit(reversed_pmf, weight):  # pragma: no cover
-    """Largest step with a decaying response and weight x step^2 x (sum X^2 - sum (P X)^2) below 1, by bisection."""
+    """Largest step with a decaying response and weight x step^2 x (sum X^2 - sum (P X)^2) below 1.
+
+    By secants of the logarithms where both ends have that sum, else by bisection.
+    """
     length = len(reversed_pmf)
     response = np.empty(ROUNDS * (length + 4) + 1)
-    low, high = 0.0, 2.0
+    low, high, below, above = 0.0, 2.0, 0.0, np.inf
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high) if low > 0.0 else 0.25 * high
+        if below > 0.0 and above < np.inf:
+            share = np.log(below) / np.log(below / above)
+            middle = low * (high / low) ** min(max(share, 0.02), 0.98)
         _, _, squares, reads, _, fades = _respond(reversed_pmf, middle, response)
-        if fades and weight * middle * middle * (squares - reads) < 1.0:
-            low = middle
+        jitter = weight * middle * middle * (squares - reads) if fades else np.inf
+        if abs(jitter - 1.0) < NEAR:
+            return middle
+        if jitter < 1.0:
+            low, below = middle, jitter
         else:
-            high = middle
-        if high - low < 1e-4 * high:
+            high, above = middle, jitter
+        if high - low < NEAR * high:
             break
     return low
 
 
 @_compiled
+def _kicked(ages, limit, step, curvature, noise, start, response):  # pragma: no cover
+    """Floor of one mode; of its response how many updates were followed, noise a step, and rate; 0 past the limit."""
+    h, half = step * ages.block, 0.5 * curvature
+    if step >= limit or h == 0.0:
+        return np.inf if step >= limit else half * start**2, 0, 0.0, np.nan
+    last, _, squares, reads, rate, _ = _respond(ages.pmf, h, response)
+    louder = 1.0 / max(1.0 - ages.weight * h * h * (squares - reads), 1e-9)
+    scale = noise * ages.block * louder
+    return half * scale * squares, last, scale, rate
+
+
+@_compiled
+def _time_below(ages, floor, last, scale, rate, step, curvature, start, target, response):  # pragma: no cover
+    """Settling time of one mode with this response below its target."""
+    h, half = step * ages.block, 0.5 * curvature
+    if last == 0:
+        return np.inf if half * start**2 > target or np.isinf(floor) else 0.0
+    if floor >= target:
+        return np.inf
+    mean, held, crossed, above, slope = 1.0, 0.0, -1.0, half * start**2, 0.0
+    before = above
+    for k in range(1, last + 1):
+        mean -= h * response[k - 1]
+        held += response[k - 1] ** 2
+        loss = half * (start**2 * mean * mean + scale * held)
+        if before > target >= loss:
+            share = (before - target) / (before - loss)
+            crossed = k - 1.0 + share
+            slope = np.log(max(before - floor, 1e-300) / max(loss - floor, 1e-300)) if loss > floor else 0.0
+        before = loss
+    if before > target:
+        crossed = -1.0
+        if not np.isnan(rate):  # the rest is an exponential: level and excess of the loss
+            excess, slope = before - floor, 2.0 * rate
+            if excess > 0.0:
+                crossed = last + np.log(excess / (target - floor)) / slope
+    elif above <= target and crossed < 0.0:
+        crossed = 0.0
+    if crossed < 0.0:
+        return np.inf
+    spread = np.interp(crossed, ages.blocks, ages.scatter) * max(crossed / ages.blocks[-1], 1.0)
+    count = crossed + 0.5 * max(slope, 0.0) * spread
+    pace = (ages.times[-1] - ages.times[-40]) / (ages.blocks[-1] - ages.blocks[-40])
+    return np.interp(count, ages.blocks, ages.times) + max(count - ages.blocks[-1], 0.0) * pace
+
+
+@_compiled
 def _settle(ages, limit, step, curvature, noise, start, target, floor, time):  # pragma: no cover
     """Floor and settling time of every mode under one schedule."""
-    length = len(ages.pmf)
-    response = np.empty(ROUNDS * (length + 4) + 1)
+    response = np.empty(ROUNDS * (len(ages.pmf) + 4) + 1)
     for i in range(len(step)):
-        h, half = step[i] * ages.block, 0.5 * curvature[i]
-        if step[i] >= limit or h == 0.0:
-            moves = step[i] >= limit or half * start[i] ** 2 > target[i]
-            floor[i], time[i] = np.inf if step[i] >= limit else half * start[i] ** 2, np.inf if moves else 0.0
-            continue
-        last, _, squares, reads, rate, _ = _respond(ages.pmf, h, response)
-        louder = 1.0 / max(1.0 - ages.weight * h * h * (squares - reads), 1e-9)
-        scale = noise[i] * ages.block * louder
-        floor[i] = half * scale * squares
-        if floor[i] >= target[i]:
-            time[i] = np.inf
-            continue
-        mean, held, crossed, above, slope = 1.0, 0.0, -1.0, half * start[i] ** 2, 0.0
-        before = above
-        for k in range(1, last + 1):
-            mean -= h * response[k - 1]
-            held += response[k - 1] ** 2
-            loss = half * (start[i] ** 2 * mean * mean + scale * held)
-            if before > target[i] >= loss:
-                share = (before - target[i]) / (before - loss)
-                crossed = k - 1.0 + share
-                slope = (
-                    np.log(max(before - floor[i], 1e-300) / max(loss - floor[i], 1e-300)) if loss > floor[i] else 0.0
-                )
-            before = loss
-        if before > target[i]:
-            crossed = -1.0
-            if not np.isnan(rate):  # the rest is an exponential: level and excess of the loss
-                excess, slope = before - floor[i], 2.0 * rate
-                if excess > 0.0:
-                    crossed = last + np.log(excess / (target[i] - floor[i])) / slope
-        elif above <= target[i] and crossed < 0.0:
-            crossed = 0.0
-        if crossed < 0.0:
-            time[i] = np.inf
-            continue
-        spread = np.interp(crossed, ages.blocks, ages.scatter) * max(crossed / ages.blocks[-1], 1.0)
-        count = crossed + 0.5 * max(slope, 0.0) * spread
-        pace = (ages.times[-1] - ages.times[-40]) / (ages.blocks[-1] - ages.blocks[-40])
-        time[i] = np.interp(count, ages.blocks, ages.times) + max(count - ages.blocks[-1], 0.0) * pace
+        floor[i], last, scale, rate = _kicked(ages, limit, step[i], curvature[i], noise[i], start[i], response)
+        time[i] = _time_below(
+            ages, floor[i], last, scale, rate, step[i], curvature[i], start[i], target[i], response
+        )  # fmt: skip
+
+
+@_compiled
+def _settle_together(ages, limit, step, curvature, noise, start, target, parts, floor, time):  # pragma: no cover
+    """Floor and settling time of the loss of all modes together, for each row of steps."""
+    rows, modes = step.shape
+    kept = min(modes, KEPT)  # of the others the response is followed again
+    responses = np.empty((kept + 1, ROUNDS * (len(ages.pmf) + 4) + 1))
+    floors, lasts, scales, rates = np.empty(modes), np.empty(modes, np.int64), np.empty(modes), np.empty(modes)
+    for j in range(rows):
+        for i in range(modes):
+            floors[i], lasts[i], scales[i], rates[i] = _kicked(
+                ages, limit, step[j, i], curvature[i], noise[j, i], start[i], responses[min(i, kept)]
+            )  # fmt: skip
+        floor[j] = floors.sum()
+        left = target - floor[j]
+        time[j] = 0.0 if left > 0.0 else np.inf
+        for i in range(modes if left > 0.0 else 0):
+            if i >= kept:
+                _kicked(ages, limit, step[j, i], curvature[i], noise[j, i], start[i], responses[kept])
+            own = _time_below(
+                ages, floors[i], lasts[i], scales[i], rates[i], step[j, i], curvature[i], start[i],
+                floors[i] + left / parts, responses[min(i, kept)],
+            )  # fmt: skip
+            time[j] = max(time[j], own)

@@ -86,7 +86,7 @@ def dispersion(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Dispersion 
         return None
     step, error = found
     limit = step * block
-    normals, shares, noise = np.random.default_rng(0).standard_normal(len(along.ends)), [], 1.0
+    normals, shares, noise = _normals(len(along.ends)), [], 1.0
     for knot in KNOTS[:-1]:
         seen, noise = _variance(along, knot * step, normals, lasted, np.zeros(along.ring))
         shares.append(_weight_for(knot * limit, law, how, seen / noise / block))
@@ -94,6 +94,11 @@ def dispersion(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Dispersion 
     shares.append(_weight_for(limit, law, how, math.inf) if limit < NEAR * mean_limit else shares[-1])
     usual = arrivals.weight_square / arrivals.weight_mean**2 / arrivals.gradients_a_step
     return Dispersion(limit, error, tuple(shares), noise / usual)
+
+
+@functools.lru_cache(maxsize=2)
+def _normals(count: int) -> Array:
+    return np.random.default_rng(0).standard_normal(count)
 
 
 def _decayed(arrivals: Arrivals, inertia: Inertia) -> Dispersion | None:

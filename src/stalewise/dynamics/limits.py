@@ -14,10 +14,12 @@ from stalewise.dynamics.counted import decay_in_time, dispersion
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia
 from stalewise.dynamics.memoryless import memoryless_step_limit, memoryless_variance_factor, moment_map
 from stalewise.dynamics.recursion import decay_per_update, mean_square_step_limit, mean_step_limit, variance_factor
+from stalewise.errors import NotConvergedError
 from stalewise.staleness import CONSTANT, Arrivals
 
 ROUNDED = 1e-8  # decay in one step that would be lost in rounding
 ALONG = 0.1  # of the limit, from where on a decay is measured along a path
+INDEX = "index equation, independent staleness (conservative if nobody waits)"
 
 
 @dataclass(frozen=True)
@@ -40,30 +42,69 @@ def step_limit(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> StepLimit:
     staleness is taken as drawn independently, which errs on the safe side for plain async (at most 16 % at 2 workers,
     7 % from 16 on) but not under ``wait``, ``admit`` and ``ssp`` (``method`` says so).
     """
+    known = _known_limit(arrivals, inertia)
+    if known is not None:
+        return known
+    coarse = arrivals.coarse
+    mean, block = _mean_limit(coarse, inertia), coarse.block / arrivals.block
+    how, precision = inertia.filter(coarse.block), 1e-6 if coarse.block == 1 else 1e-4  # blocks' limit is 0.2 % off
+    square = mean_square_step_limit(coarse.staleness, mean, how, weight=1.0 / coarse.block, precision=precision)
+    return StepLimit(mean / block, square / block, INDEX)
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Whether the mean, and the mean square, of a mode decay; ``method`` says how its limits are found."""
+
+    mean: bool
+    mean_square: bool
+    method: str
+
+
+def decay_of(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Decay:
+    """Whether a step is below its `step_limit`, where only the index equation knows that without looking for it."""
+    known = _known_limit(arrivals, inertia)
+    if known is not None:
+        return Decay(step < known.mean, step < known.mean_square, known.method)
+    coarse = arrivals.coarse
+    step *= coarse.block / arrivals.block
+    mean = square = 0.0 < step < _mean_limit(coarse, inertia)
+    if mean:
+        try:
+            share = 1.0 / coarse.block
+            square = math.isfinite(variance_factor(step, coarse.staleness, share, inertia.filter(coarse.block)))
+        except NotConvergedError:
+            square = False
+    return Decay(mean, square, INDEX)
+
+
+@functools.lru_cache(maxsize=512)
+def _mean_limit(arrivals: Arrivals, inertia: Inertia) -> float:
+    return mean_step_limit(arrivals.staleness, inertia.filter(arrivals.block))
+
+
+@functools.lru_cache(maxsize=512)
+def _known_limit(arrivals: Arrivals, inertia: Inertia) -> StepLimit | None:
+    """`step_limit` where it is known from more than the index equation of independent staleness."""
     inertia.check_resolved(arrivals.coarse.block)
-    law, how = arrivals.staleness, inertia.filter(arrivals.block)
+    law = arrivals.staleness
     if len(law.pmf) == 1:
-        limit = 2.0 if inertia == NO_INERTIA else mean_step_limit(law, how)
+        limit = 2.0 if inertia == NO_INERTIA else _mean_limit(arrivals, inertia)
         return StepLimit(limit, limit, "exact: nothing is stale")
     if arrivals.memoryless:
         return _memoryless_limit(arrivals, inertia)
     if law.method == CONSTANT:
-        limit = mean_step_limit(law, how)
+        limit = _mean_limit(arrivals, inertia)
         if inertia == NO_INERTIA:
             limit = arrivals.block * constant_step_limit(round((law.mean + 0.5) * arrivals.block + 0.5))
         return StepLimit(limit, limit, "exact: constant delays")
     coarse = arrivals.coarse
-    how = inertia.filter(coarse.block)
-    mean, block = mean_step_limit(coarse.staleness, how), coarse.block / arrivals.block
     found = dispersion(coarse, inertia)
-    if found is not None:
-        method = f"growth of the second moment along a run in virtual time, standard error {100 * found.error:.1g} %"
-        return StepLimit(max(mean, found.limit) / block, found.limit / block, method)
-    precision = 1e-6 if coarse.block == 1 else 1e-4  # of blocks, whose limit is 0.2 % off
-    square = mean_square_step_limit(coarse.staleness, mean, how, weight=1.0 / coarse.block, precision=precision)
-    return StepLimit(
-        mean / block, square / block, "index equation, independent staleness (conservative if nobody waits)"
-    )
+    if found is None:
+        return None
+    mean, block = _mean_limit(coarse, inertia), coarse.block / arrivals.block
+    method = f"growth of the second moment along a run in virtual time, standard error {100 * found.error:.1g} %"
+    return StepLimit(max(mean, found.limit) / block, found.limit / block, method)
 
 
 def _memoryless_limit(arrivals: Arrivals, inertia: Inertia) -> StepLimit:
@@ -75,7 +116,7 @@ def _memoryless_limit(arrivals: Arrivals, inertia: Inertia) -> StepLimit:
         return StepLimit(block * (4.0 * workers - 2.0), block * memoryless_step_limit(workers), method)
     how = inertia.filter(block)
     square = memoryless_step_limit(workers, how)
-    return StepLimit(max(mean_step_limit(arrivals.staleness, how), square), square, method)
+    return StepLimit(max(_mean_limit(arrivals, inertia), square), square, method)
 
 
 def jitter_weight(step: float, arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> float:
@@ -122,7 +163,7 @@ def stationary_variance(
         inertia: Momentum and weight decay.
         weight: Share of the staleness jitter that acts as independent noise, if not that estimate.
     """
-    if step >= step_limit(arrivals, inertia).mean_square:
+    if not decay_of(step, arrivals, inertia).mean_square:
         return math.inf
     how = inertia.filter(arrivals.block)
     if arrivals.memoryless:

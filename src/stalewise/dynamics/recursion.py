@@ -9,12 +9,14 @@ gradient moves x by in this and later updates is then :math:`X = B/c`, without t
 """
 
 import cmath
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy import fft, optimize, signal
 
@@ -24,10 +26,14 @@ from stalewise.staleness import StalenessLaw
 
 Array = NDArray[np.float64]
 LONGEST_TRANSFORM = 1 << 22
+KEPT_TRANSFORM = 1 << 17  # up to which the law on the unit circle is kept for the next step
 RECURSED, LONGEST_RECURSED = 2 * 10**6, 10**9  # coefficients x updates that are worked off one by one
+BEGUN = 512  # of them that Newton's iteration begins with
 LARGEST = 1e3  # up to which they are, in between, where responses grow
 STARTS = 8  # from which the leading zero is polished
+NOTHING, SAME = 1e-5, 1e-9  # of what noise makes, that need not be followed; of a variance, to which it is found
 SLOW = 0.1  # below this h gain (E K + 1 + lag), the response has one sharp peak, at zero frequency
+_compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
 
 
 def characteristic_coefficients(step: float, pmf: Array, how: StepFilter = NO_FILTER) -> Array:
@@ -62,6 +68,7 @@ class NoiseGain:
     read: float
 
 
+@functools.lru_cache(maxsize=1024)
 def noise_gain(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER, *, tolerance: float = 1e-8) -> NoiseGain:
     r"""Integrals of the frequency response, to ``tolerance``.
 
@@ -87,7 +94,8 @@ def noise_gain(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER, *, t
     length = 1 << math.ceil(math.log2(8 * len(law.pmf) + 64 / (1.0 - how.pole)))
     previous = np.inf
     while length <= LONGEST_TRANSFORM:
-        additive, read = _circle_integrals(step, law.pmf, how, 0.0, length)
+        around = (_around if length <= KEPT_TRANSFORM else _around.__wrapped__)(law, length)
+        additive, read = _unit_circle_integrals(*around, step, how.now, how.later, how.pole, how.decay)
         if abs(additive - previous) <= tolerance * additive:
             return NoiseGain(additive, read)
         previous = additive
@@ -97,6 +105,33 @@ def noise_gain(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER, *, t
 
 def _is_slow(step: float, law: StalenessLaw, how: StepFilter) -> bool:
     return step * how.gain * (1.0 + how.decay) * (law.mean + 1.0 + how.lag) < SLOW
+
+
+@functools.lru_cache(maxsize=16)
+def _around(law: StalenessLaw, length: int) -> tuple[Array, Array, Array, Array]:
+    """Real and imaginary parts of w and of P(w) at so many roots of unity, the half of them that says all."""
+    angle = 2.0 * np.pi / length * np.arange(length // 2 + 1)
+    delayed = np.fft.rfft(law.pmf, length)
+    return np.cos(angle), -np.sin(angle), delayed.real.copy(), delayed.imag.copy()
+
+
+@_compiled
+def _unit_circle_integrals(real, imag, delayed_real, delayed_imag, step, now, later, pole, decay):  # pragma: no cover
+    """`_circle_integrals` on the unit circle itself, where the integrands are |B/c|^2 and |P B/c|^2."""
+    additive = read = 0.0
+    last = len(real) - 1
+    for i in range(last + 1):
+        a, b, p, q = real[i], imag[i], delayed_real[i], delayed_imag[i]
+        n, m = now + later * a, later * b  # B
+        u, v = a * n - b * m, a * m + b * n  # w B
+        c = (1.0 - a) * (1.0 - pole * a) - pole * b * b + step * (u * (p + decay) - v * q)
+        d = -b * (1.0 - pole * a) - pole * b * (1.0 - a) + step * (u * q + v * (p + decay))
+        power = (n * n + m * m) / (c * c + d * d)
+        if i in (0, last):
+            power *= 0.5
+        additive += power
+        read += power * (p * p + q * q)
+    return additive / last, read / last
 
 
 def _circle_integrals(step: float, pmf: Array, how: StepFilter, log_radius: float, length: int) -> tuple[float, float]:
@@ -212,9 +247,10 @@ def mean_step_limit(law: StalenessLaw, how: StepFilter = NO_FILTER) -> float:
     crossings = np.flatnonzero((imaginary[:-1] * imaginary[1:] < 0) & (size[:-1] > 1e-18))
     values = turned.real[crossings] / size[crossings]
 
+    turn = -1j * np.arange(len(law.pmf))
+
     def pulled(theta: float) -> complex:
-        w = np.exp(-1j * theta)
-        return complex(_undamped(w, law.generating_function(w), how))
+        return complex(_undamped(cmath.exp(-1j * theta), law.pmf @ np.exp(theta * turn), how))
 
     def at(theta: float) -> complex:
         return (cmath.exp(-1j * theta) - 1.0) * pulled(theta).conjugate()
@@ -360,8 +396,9 @@ def transient(
 ) -> Moments:  # fmt: skip
     r"""Moments of the recursion from a standing start, every first gradient computed at the start.
 
-    The mean solves the averaged recursion. The variance is the fundamental solution's square convolved with the noise
-    of each step: :math:`\eta^2\sigma^2` plus the share w of the variance that a random choice of the past adds,
+    The mean loses :math:`h(1 + \rho/\lambda)` times each coefficient of the response to a unit. The variance is the
+    square of that response convolved with the noise of each step: :math:`\eta^2\sigma^2` plus the share w of the
+    variance that a random choice of the past adds,
     :math:`h^2\{E\,m^2 - (E\,m)^2 + (1 - g_1/g_0)\,E\,V\}` over the staleness law.
 
     Args:
@@ -373,20 +410,13 @@ def transient(
         updates: How many updates to compute.
         how: Momentum and weight decay.
     """
-    coefficients = characteristic_coefficients(step, law.pmf, how)
-    tail = np.zeros(updates + 1)
-    survival = 1.0 - np.cumsum(law.pmf)
-    tail[: min(len(survival), updates + 1)] = np.maximum(survival[: updates + 1], 0.0)
-    forcing = -step * _filtered(np.concatenate([[0.0], tail[:-1]]), how)
-    forcing[:2] += np.array([1.0, -how.pole])[: updates + 1]
+    count = updates + 1
     with np.errstate(over="ignore", invalid="ignore"):
-        fundamental = reciprocal_series(coefficients, updates + 1)
-        shape = signal.fftconvolve(fundamental, forcing)[: updates + 1]
-        mean = start * shape
-        variance = np.zeros(updates + 1)
+        kick = _filtered(reciprocal_series(characteristic_coefficients(step, law.pmf, how), count), how)
+        mean = start * np.append(1.0, 1.0 - step * (1.0 + how.decay) * np.cumsum(kick[:-1]))
+        variance = np.zeros(count)
         if noise > 0 or weight > 0:
-            kick = _filtered(fundamental, how)
-            variance = _variance(step, noise, mean, start, law, weight, tail, kick, how)
+            variance = _variance(step, noise, mean, start, law, weight, kick, how)
         return Moments(mean, mean**2 + variance)
 
 
@@ -396,7 +426,8 @@ def noise_response(step: float, law: StalenessLaw, weight: float, updates: int, 
         kick = _filtered(reciprocal_series(characteristic_coefficients(step, law.pmf, how), updates + 1), how)
         impulse = np.zeros(updates + 1)
         impulse[0] = 1.0
-        return _amplified(kick**2, impulse, _feedback(step, law, weight, how), law)
+        square = kick**2
+        return _amplified(_accumulate(square, impulse), square, _feedback(step, law, weight, how)[0], law)
 
 
 def _filtered(series: Array, how: StepFilter) -> Array:
@@ -417,9 +448,10 @@ def reciprocal_series(coefficients: Array, length: int) -> Array:
         coefficients: Of c, lowest power first, c(0) = 1, shape (any,).
         length: How many to return.
     """
+    coefficients = coefficients[:length]
     if len(coefficients) * length >= RECURSED:
-        known = np.ones(1)
         with np.errstate(over="ignore", invalid="ignore"):
+            known = _recursed(coefficients, min(length, BEGUN))
             while len(known) < length:
                 count = min(2 * len(known), length)
                 error = -signal.fftconvolve(coefficients[:count], known)[:count]
@@ -427,49 +459,66 @@ def reciprocal_series(coefficients: Array, length: int) -> Array:
                 known = signal.fftconvolve(known, error)[:count]
         if np.abs(known).max() < LARGEST or len(coefficients) * length >= LONGEST_RECURSED:
             return known
+    return _recursed(coefficients, length)
+
+
+def _recursed(coefficients: Array, length: int) -> Array:
     impulse = np.zeros(length)
     impulse[0] = 1.0
-    return np.asarray(signal.lfilter([1.0], coefficients, impulse))
+    return np.asarray(signal.lfilter([1.0], coefficients[:length], impulse))
 
 
 def _variance(
-    step: float, noise: float, mean: Array, start: float, law: StalenessLaw, weight: float, tail: Array, kernel: Array,
-    how: StepFilter,
-) -> Array:  # fmt: skip
-    count = len(mean)
-    source = np.full(count, noise)
-    feedback = _feedback(step, law, weight, how)
-    if feedback > 0:
-        read_square = signal.fftconvolve(mean**2, law.pmf)[:count] + tail * start**2
-        read = signal.fftconvolve(mean, law.pmf)[:count] + tail * start
-        source = source + weight * step**2 * np.maximum(read_square - read**2, 0.0)
-    return _amplified(kernel**2, source, feedback, law)
+    step: float, noise: float, mean: Array, start: float, law: StalenessLaw, weight: float, kick: Array, how: StepFilter
+) -> Array:
+    r"""Variance of x that noise makes and the choice of the past; what comes back of both is, for slow modes, nothing.
+
+    Over k updates the choice of the past adds some :math:`w h^4\mathrm{Var}(K)\,k` of a slow mode's square.
+    """
+    count, square = len(mean), kick**2
+    made = noise * np.append(0.0, np.cumsum(square[:-1]))
+    feedback, loop = _feedback(step, law, weight, how)
+    if feedback <= 0.0 or (loop < NOTHING and _is_slow(step, law, how)):
+        return made / (1.0 - loop)
+    size, pmf = fft.next_fast_len(2 * count, real=True), law.pmf[:count]
+    tail = np.zeros(count)
+    tail[: len(pmf)] = np.maximum(1.0 - np.cumsum(pmf), 0.0)
+    both = np.array([mean**2, mean])
+    read = np.fft.irfft(np.fft.rfft(both, size) * np.fft.rfft(pmf, size), size)[:, :count] + tail * [
+        [start**2],
+        [start],
+    ]
+    made += _accumulate(square, weight * step**2 * np.maximum(read[0] - read[1] ** 2, 0.0))
+    return _amplified(made, square, feedback, law)
 
 
-def _feedback(step: float, law: StalenessLaw, weight: float, how: StepFilter) -> float:
-    """What of the variance of x comes back as noise of the next steps, by the choice of the past."""
+def _feedback(step: float, law: StalenessLaw, weight: float, how: StepFilter) -> tuple[float, float]:
+    """What of the variance of x comes back as noise by the choice of the past; and of noise, in the long run."""
     if weight <= 0 or law.variance <= 0:
-        return 0.0
+        return 0.0, 0.0
     try:
         gain = noise_gain(step, law, how)
-        return weight * step**2 * (1.0 - gain.read / gain.additive)
+        feedback = weight * step**2 * (1.0 - gain.read / gain.additive)
+        return feedback, feedback * gain.additive
     except NotConvergedError:
-        return weight * step**2
+        return weight * step**2, math.inf
 
 
-def _amplified(square: Array, source: Array, feedback: float, law: StalenessLaw) -> Array:
+def _amplified(made: Array, square: Array, feedback: float, law: StalenessLaw) -> Array:
     """Variance made by a source of noise, and by what comes back of it."""
-    count = len(source)
-    made = variance = _accumulate(square, source)
+    variance = made
     if feedback <= 0:
         return made
+    count = len(made)
     size = fft.next_fast_len(2 * count, real=True)
-    back = np.fft.rfft(feedback * _accumulate(square, np.concatenate([law.pmf, np.zeros(count)])[:count]), size)
+    ages = np.zeros(count)
+    ages[: len(law.pmf)] = law.pmf[:count]
+    back = np.fft.rfft(feedback * _accumulate(square, ages), size)
     for _ in range(200):
         better = made + np.maximum(np.fft.irfft(back * np.fft.rfft(variance, size), size)[:count], 0.0)
         change = np.abs(better - variance).max()
         variance = better
-        if not change > 1e-10 * variance.max():
+        if not change > SAME * variance.max():
             break
     return variance
 

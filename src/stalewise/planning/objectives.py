@@ -22,8 +22,8 @@ class Spent:
 
 
 def computed_rate(timing: Arrivals) -> float:
-    """Gradients computed a second, rate x K / acceptance."""
-    return timing.rate * timing.gradients_a_step / timing.acceptance
+    """Gradients computed a second, rate x K / acceptance; infinite where none is ever applied."""
+    return timing.rate * timing.gradients_a_step / timing.acceptance if timing.acceptance > 0.0 else math.inf
 
 
 def spent(timing: Arrivals, workers: int, size: int, time: float, price: float) -> Spent:

@@ -38,7 +38,9 @@ from stalewise.study import Study
 INNER = 0.9  # of the target is planned for
 FINALISTS = 3  # policies that are tuned
 WIDTH, STEPS, LOWER = 0.5, 6, 8  # of the logarithm of the learning rate: to both sides, looks, and steps down
-NEAR, LEVEL = 2.0, 1.3  # times the best: what may take the steps to neighbours, and momentum
+SHORTER = 0.25  # of what is counted and recorded in virtual time, for all but what is said of the pick
+CLOSER = 2  # of the looks, that are looked at along the path
+NEAR, LEVEL, REACH = 2.0, 1.3, 1.15  # times the best: what may take the steps to neighbours, momentum, its polish
 WORTH = 1.03  # what a threshold saves at least, as a factor
 FEW_STEPS = 40  # until the target: where neighbours are looked at closely
 STRIDES = 4  # to neighbouring structures
@@ -136,9 +138,11 @@ def _tuned(search: "_Search", guesses: Sequence[Guess], say: Say) -> dict[str, _
     first = min(tuned, key=lambda policy: search.order(tuned[policy]))
     tuned[first] = search.polished(tuned[first])
     say(0.9, "momentum")
-    bar = search.near(tuned[first], LEVEL)
-    tuned = {policy: search.inert(row) if search.order(row) <= bar else row for policy, row in tuned.items()}
-    best = min(tuned.values(), key=search.order)
+    bar, best = search.near(tuned[first], LEVEL), tuned[first]
+    for policy, row in sorted(tuned.items(), key=lambda one: search.order(one[1])):
+        if search.order(row) <= bar:
+            tuned[policy] = search.inert(row, best)
+            best = min(best, tuned[policy], key=search.order)
     return tuned | {best.study.policy: search.sized(best)}
 
 
@@ -163,10 +167,10 @@ def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tu
     return final, reasons + what_limits(final.study, search.seed, search.margin, search.unsure)
 
 
-def _settling(study: Study, timing: Arrivals, longest: float) -> tuple[float, float]:
+def _settling(study: Study, timing: Arrivals, longest: float, *, along: bool = True) -> tuple[float, float]:
     """Settling time and floor for a search; infinite also where a mode is so near its limit that none is known."""
     try:
-        return settling(study, timing, longest=longest)
+        return settling(study, timing, longest=longest, along=along)
     except NotConvergedError:
         return math.inf, math.inf
 
@@ -211,14 +215,17 @@ class _Search:
         return min(near, key=lambda one: one.study.active_workers)
 
     def tune(self, about: Guess, steps: int = STEPS) -> "_Tuned":
-        """The best learning rate near the guessed one, below the margin, in so many steps."""
-        timing = arrivals(about.study, seed=self.seed)
+        """The best learning rate near the guessed one, below the margin, in so many steps.
+
+        The steps go by the index equation alone; the best of them, and the first, are looked at along the path.
+        """
+        timing = arrivals(about.study, seed=self.seed, length=SHORTER)
         limit = learning_rate_limit(about.study, timing).mean_square
         longest = 4.0 * about.time
 
-        def evaluate(rate: float) -> _Tuned:
+        def evaluate(rate: float, *, along: bool = True) -> _Tuned:
             at = about.study.with_schedule(learning_rate=rate)
-            time, floor = _settling(at, timing, longest)
+            time, floor = _settling(at, timing, longest, along=along)
             return _Tuned(at, timing, time, floor, rate / limit, longest)
 
         if self.study.schedule.learning_rate:
@@ -230,14 +237,17 @@ class _Search:
             middle -= WIDTH
             tried.append(evaluate(rounded(math.exp(middle))))
         low, high = middle - WIDTH, min(middle + WIDTH, math.log(top))
+        looked: dict[float, float] = {}
 
         def log_time(log_rate: float) -> float:
-            tried.append(evaluate(rounded(math.exp(log_rate))))
-            return min(tried[-1].time, 1e300)
+            rate = rounded(math.exp(log_rate))
+            looked[rate] = min(evaluate(rate, along=False).time, 1e300)
+            return looked[rate]
 
         if math.isfinite(tried[-1].time) and low < high and steps:
             options = {"maxiter": steps, "xatol": 0.03}
             optimize.minimize_scalar(log_time, bounds=(low, high), method="bounded", options=options)
+            tried += [evaluate(rate) for rate in sorted(looked, key=lambda rate: looked[rate])[:CLOSER]]
         return min(tried, key=lambda row: (row.time, row.floor))
 
     def open(self, study: Study) -> Study:
@@ -268,7 +278,7 @@ class _Search:
         for _ in range(STRIDES):
             near = []
             for one in neighbours(self.open(here.study), self.study):
-                timing = arrivals(one.with_schedule(learning_rate=1.0), seed=self.seed)
+                timing = arrivals(one.with_schedule(learning_rate=1.0), seed=self.seed, length=SHORTER)
                 fresher = (here.timing.staleness.mean + 1.0) / (timing.staleness.mean + 1.0)
                 at = one.with_schedule(learning_rate=rounded(here.study.learning_rate * fresher))
                 near.append(_Tuned(at, timing, *_settling(at, timing, 2.0 * here.time), here.share))
@@ -280,11 +290,12 @@ class _Search:
             return row
         return min(row, self.tune(Guess(here.study, here.timing, here.time, here.floor)), key=self.order)
 
-    def inert(self, row: "_Tuned") -> "_Tuned":
+    def inert(self, row: "_Tuned", best: "_Tuned") -> "_Tuned":
         """The same with momentum, where that is left open and saves more than 2 %.
 
-        A ladder of momenta first, at two learning rates each, then downhill over both (Nelder and Mead), with staleness
-        noise by the index equation; what it finds is looked at along a recorded path, in up to so many steps down.
+        A ladder of momenta first, at two learning rates each, then, unless the best so far is out of reach, downhill
+        over both (Nelder and Mead), with staleness noise by the index equation; what it finds is looked at along a
+        recorded path, in up to so many steps down.
         """
         held = self.study.schedule
         if {"momentum", "nesterov"} & held.model_fields_set or held.learning_rate or not math.isfinite(row.time):
@@ -305,7 +316,9 @@ class _Search:
         x, y = start
         simplex = [(x, y), (x + 0.25, y), (x - 0.1, y - 0.3 if y > -0.1 else y + 0.3 * min(1.0, -y / 0.3))]
         options = {"maxfev": POLISH, "xatol": 0.02, "fatol": 0.005 * row.time, "initial_simplex": simplex}
-        optimize.minimize(time, start, method="Nelder-Mead", options=options)
+        share = min(1.0, min(seen.values()) / row.time)  # of what it takes without
+        if share * self.order(row)[1] < REACH * self.order(best)[1]:
+            optimize.minimize(time, start, method="Nelder-Mead", options=options)
         rate, momentum = min(seen, key=lambda key: seen[key])
         if momentum == 0.0:
             return row
@@ -357,7 +370,7 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
     rough = [guess(at, arrivals(at, seed=seed, share=ROUGH)).time for at in studies]
     at = studies[int(np.argmin(rough))]
     if not math.isfinite(free) or min(rough) < free / WORTH:
-        timing = arrivals(at, seed=seed)
+        timing = arrivals(at, seed=seed, length=SHORTER)
         time, floor = settling(at, timing, longest=4.0 * pick.time)
         best = _Tuned(at, timing, time, floor, pick.share) if time < pick.time else pick
     if math.isfinite(best.time) and best.time < pick.time / WORTH:

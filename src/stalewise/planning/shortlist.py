@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stalewise.dynamics import settle, step_limits
+from stalewise.dynamics import settle_together, step_limits
 from stalewise.planning.search import MARGIN, rounded
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
@@ -46,30 +46,24 @@ def guess(study: Study, timing: Arrivals, margin: float = MARGIN) -> Guess:
     The loss of all modes is to be below the target: each is given its own noise floor and an equal share of what is
     left. Momentum counts as a learning rate that is 1/(1 - momentum) times as large.
     """
-    seen = timing.coarse
-    limit = step_limits([seen])
     spectrum = study.workload.modes()
+    if not timing.rate > 0.0:  # nothing is ever applied
+        rate = study.schedule.learning_rate or rounded(margin / float(spectrum.eigenvalues.max()))
+        return Guess(study.with_schedule(learning_rate=rate), timing, math.inf, math.inf)
+    seen = timing.coarse
+    limit = float(step_limits([seen])[0])
     inert = 1.0 / (1.0 - study.schedule.momentum)
     pull = spectrum.eigenvalues * study.schedule.local_steps * seen.weight_mean * seen.block * inert
     if study.schedule.learning_rate:
         rates = np.array([study.learning_rate])
     else:
-        rates = margin * limit[0] / pull.max() * RATIO ** np.arange(RUNGS)
-    step = rates[:, None] * pull
+        rates = margin * limit / pull.max() * RATIO ** np.arange(RUNGS)
     samples = study.batch_size * seen.gradients_a_step
     noise = (rates[:, None] * inert) ** 2 * spectrum.noise * (seen.block * seen.weight_square / samples)
-    wide = (len(rates), len(pull))
-    half, start = (np.broadcast_to(one, wide).ravel()[None] for one in (spectrum.eigenvalues, spectrum.start))
-    ones = (step.ravel()[None], half, noise.ravel()[None], start)
-    floor = settle([seen], *ones, 1e300, limit=limit).floor.reshape(wide)
-    left = study.target.loss - floor.sum(axis=1)
-    begun = 0.5 * spectrum.eigenvalues * spectrum.start**2
-    parts = max(int((begun > study.target.loss / len(begun)).sum()), 1)
-    wanted = np.zeros(wide)
-    wanted[left > 0] = floor[left > 0] + left[left > 0, None] / parts
-    time = settle([seen], *ones, wanted.ravel()[None], limit=limit).time.reshape(wide).max(axis=1)
-    time[~(left > 0)] = math.inf
-    order = np.lexsort((floor.sum(axis=1), time))
+    time, floor = settle_together(
+        seen, rates[:, None] * pull, spectrum.eigenvalues, noise, spectrum.start, study.target.loss, limit=limit
+    )
+    order = np.lexsort((floor, time))
     best = int(order[0])
     at = study if study.schedule.learning_rate else study.with_schedule(learning_rate=rounded(float(rates[best])))
-    return Guess(at, timing, float(time[best]), float(floor[best].sum()))
+    return Guess(at, timing, float(time[best]), float(floor[best]))

@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stalewise.dynamics import Inertia, StepLimit, dispersion, learning_rate_at, stationary_variance, step_limit
+from stalewise.dynamics import (
+    Inertia,
+    StepLimit,
+    decay_of,
+    dispersion,
+    learning_rate_at,
+    stationary_variance,
+    step_limit,
+)
 from stalewise.landscape import curvature_of
 from stalewise.staleness import Arrivals
 from stalewise.study import Study
@@ -88,10 +96,10 @@ def stability_of(modes: Modes, timing: Arrivals) -> Stability:
     curvature the stiffest mode is the first to diverge, with weight decay it and the softest are looked at.
     """
     ends = {(float(modes.step[i]), modes.inertia[i]) for i in (0, -1)}
-    limits = [(step, step_limit(timing, inertia)) for step, inertia in ends]
-    contracts, method = bool(modes.step.min() > 0), limits[-1][1].method
-    mean = contracts and all(step < limit.mean for step, limit in limits)
-    if not contracts or any(step >= limit.mean_square for step, limit in limits):
+    decays = [decay_of(step, timing, inertia) for step, inertia in ends]
+    contracts, method = bool(modes.step.min() > 0), decays[-1].method
+    mean = contracts and all(one.mean for one in decays)
+    if not contracts or not all(one.mean_square for one in decays):
         return Stability(mean, False, math.inf, math.inf, method)
     factors = [stationary_variance(h, 1.0, timing, how) for h, how in zip(modes.step, modes.inertia, strict=True)]
     held = 0.5 * modes.curvature * np.array(factors)

@@ -29,7 +29,9 @@ POINTS = 800
 HUGE = 1e300  # in place of an infinite loss, of which there may be no chance
 FEW = 40.0  # expected updates below which their number is not taken as normal
 MOST_UPDATES = 1 << 21  # solved one by one
-SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials
+SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials, or sooner where they surely are some
+ALIKE, SURELY_ALIKE = 1e-3, 1e-4  # of a rate, to which that of the quarter before is the same
+FIRST_SOLVED, RARE = 256, 1e-4  # updates, and 8 times the age that so few exceed: how many are solved at first
 ALONG = 0.25  # of the limit, from where on a mode's second moment is followed along a recorded path
 POISSON_NOTED = 256  # workers up to which the note on Poisson arrivals is worth its time, half a second at most
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
@@ -91,20 +93,21 @@ def _poisson_note(study: Study) -> list[str]:
     return [poisson_error(delay, workers).sentence]
 
 
-def settling(study: Study, timing: Arrivals, *, longest: float = math.inf) -> tuple[float, float]:
+def settling(study: Study, timing: Arrivals, *, longest: float = math.inf, along: bool = True) -> tuple[float, float]:
     """Settling time [s] and noise floor alone, for a search; infinite where unstable or out of reach.
 
     Args:
         study: A quadratic study with a learning rate.
         timing: Its arrivals, which do not depend on the learning rate.
         longest: Times beyond this need not be resolved [s].
+        along: Whether modes near their limit are followed along the arrivals' path, or by the index equation.
     """
     timing = timing.coarse
     modes = modes_of(study, timing)
     stable = stability_of(modes, timing)
     if stable.floor >= study.target.loss:
         return math.inf, stable.floor
-    curve = _curve(study, timing, modes, stable, _weights(timing, modes)[:1], longest)
+    curve = _curve(study, timing, modes, stable, _weights(timing, modes)[:1], longest, along=along)
     time = settling_time(curve.time, curve.loss[0], study.target.loss)
     return (math.inf if time is None else time), stable.floor
 
@@ -124,8 +127,9 @@ class _Curve:
 
 
 def _curve(
-    study: Study, timing: Arrivals, modes: Modes, stable: Stability, weights: list[float | None], longest: float
-) -> _Curve:
+    study: Study, timing: Arrivals, modes: Modes, stable: Stability, weights: list[float | None], longest: float,
+    *, along: bool = True,
+) -> _Curve:  # fmt: skip
     target, floor = study.target.loss, stable.floor
     reachable = floor < target
     memory = len(timing.staleness.pmf)
@@ -135,15 +139,21 @@ def _curve(
     updates = int(min(max(8 * memory, slow, 64), enough))
     if not math.isfinite(floor):
         updates = int(min(max(40 * (timing.staleness.mean + 1), 64), MOST_UPDATES))
+    elif reachable:
+        updates = min(max(8 * timing.staleness.quantile(1.0 - RARE), FIRST_SOLVED), updates)
     while True:
-        solved = [_solve(modes, timing, weight, updates, floor) for weight in weights]
+        alike = ALIKE if updates >= enough else SURELY_ALIKE
+        solved = [_solve(modes, timing, weight, updates, floor, alike, along) for weight in weights]
         index, table = np.arange(updates + 1.0), np.array([loss for loss, _ in solved])
         last = np.flatnonzero(~(table[0] <= target))
         resolved = len(last) == 0 or last[-1] < 0.6 * updates
         if resolved or not reachable or updates >= MOST_UPDATES or _time_of(timing, updates) >= longest:
             break
-        if updates >= enough and all(tail.exponential(1e-4 * (target - floor)) for tail in solved[0][1]):
-            index, table = _continue(index, table, [tails for _, tails in solved], longest * timing.rate)
+        tails = solved[0][1]
+        if all(tail.exponential(1e-4 * (target - floor)) for tail in tails):
+            if not any(math.isfinite(tail.rate) for tail in tails):
+                break
+            index, table = _continue(index, table, [each for _, each in solved], longest * timing.rate)
             break
         updates = min(2 * updates, enough if updates < enough else MOST_UPDATES)
     end = min(_time_of(timing, float(index[-1])), longest)
@@ -198,15 +208,19 @@ def _weights(timing: Arrivals, modes: Modes) -> list[float | None]:
 
 @dataclass(frozen=True)
 class _Tail:
-    """How a mode's loss goes on: level + excess x exp(-rate x further updates); rate NaN if it is not like that."""
+    """How a mode's loss goes on: level + excess x exp(-rate x further updates); rate NaN if it is not like that.
+
+    ``most``: largest excess in the last quarter.
+    """
 
     level: float
     excess: float
     rate: float
+    most: float
 
     @classmethod
-    def of(cls, loss: Array, level: float) -> "_Tail":
-        """From the last half: an exponential has the same rate in both its quarters, to one in a thousand.
+    def of(cls, loss: Array, level: float, alike: float) -> "_Tail":
+        """From the last half: an exponential has the same rate in both its quarters, up to that share of it.
 
         A loss that changes by less than 1e-9 in a quarter is lost in rounding.
         """
@@ -214,12 +228,13 @@ class _Tail:
         third, fourth, last = loss[-1 - 2 * quarter] - level, loss[-1 - quarter] - level, loss[-1] - level
         with np.errstate(all="ignore"):
             early, late = np.log(third / fourth) / quarter, np.log(fourth / last) / quarter
-        good = early * quarter > 1e-9 and abs(late - early) <= 1e-3 * early
-        return cls(level, float(last), float(late) if good else math.nan)
+        good = early * quarter > 1e-9 and abs(late - early) <= alike * early
+        most = float(np.abs(loss[-1 - quarter :] - level).max())
+        return cls(level, float(last), float(late) if good else math.nan, most)
 
     def exponential(self, negligible: float) -> bool:
         """Whether it goes on as an exponential, or has less than ``negligible`` left."""
-        return math.isfinite(self.rate) or abs(self.excess) < negligible
+        return math.isfinite(self.rate) or self.most < negligible
 
     def at(self, further: Array) -> Array:
         """Loss of the mode so many updates on."""
@@ -227,22 +242,23 @@ class _Tail:
 
 
 def _solve(
-    modes: Modes, timing: Arrivals, weight: float | None, updates: int, floor: float
-) -> tuple[Array, list[_Tail]]:
+    modes: Modes, timing: Arrivals, weight: float | None, updates: int, floor: float, alike: float,
+    along: bool,
+) -> tuple[Array, list[_Tail]]:  # fmt: skip
     """Mean loss after 0, 1, ..., ``updates`` updates, and how each mode, or where noise couples them all, goes on."""
     total, back, tails = np.zeros(updates + 1), np.zeros(updates + 1), []
     for i, (h, inertia) in enumerate(zip(modes.step, modes.inertia, strict=True)):
         half, noise = 0.5 * modes.curvature[i], modes.noise[i]
-        loss = half * _second_moment(h, noise, modes.square[i], timing, weight, updates, inertia)
+        loss = half * _second_moment(h, noise, modes.square[i], timing, weight, updates, inertia, along)
         level = half * stationary_variance(h, noise, timing, inertia, weight=weight) if noise > 0 else 0.0
-        tails.append(_Tail.of(loss, level))
+        tails.append(_Tail.of(loss, level, alike))
         total += loss
         if modes.growth[i] > 0:
             back += half * modes.growth[i] * _noise_response(h, timing, weight, updates, inertia)
     if not back.any():
         return total, tails
     total = _coupled(total, back, timing.staleness.pmf)
-    return total, [_Tail.of(total, floor)]
+    return total, [_Tail.of(total, floor, alike)]
 
 
 def _coupled(free: Array, back: Array, pmf: Array) -> Array:
@@ -262,8 +278,9 @@ def _coupled(free: Array, back: Array, pmf: Array) -> Array:
 
 
 def _second_moment(
-    h: float, noise: float, square: float, timing: Arrivals, weight: float | None, updates: int, inertia: Inertia
-) -> Array:
+    h: float, noise: float, square: float, timing: Arrivals, weight: float | None, updates: int, inertia: Inertia,
+    along: bool,
+) -> Array:  # fmt: skip
     """Of one mode, along the path of the arrivals where it is measured and much depends on it."""
     start, how = math.sqrt(square), inertia.filter(timing.block)
     if timing.memoryless:
@@ -272,7 +289,7 @@ def _second_moment(
         return _fresh(h, noise, square, updates)
     measured = dispersion(timing, inertia) if weight is None else None
     share = jitter_weight(h, timing, inertia) if weight is None else weight
-    if measured is None or h < ALONG * measured.limit or h >= measured.limit:
+    if not along or measured is None or h < ALONG * measured.limit or h >= measured.limit:
         return transient(h, noise, start, timing.staleness, share, updates, how).second
     held = transient(h, noise, 0.0, timing.staleness, share, updates, how).second
     return held + square * decay_along(h, timing, updates, inertia)

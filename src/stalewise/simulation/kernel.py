@@ -5,6 +5,7 @@ order, so a plain loop around `stalewise.protocol` with the same generators give
 (`tests/simulation/test_kernel.py`).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -110,45 +111,58 @@ def _encoded(rules: Rules, serves: bool) -> EncodedRules:
     )
 
 
-def run(
-    fleet: Fleet, rules: Rules, problem: Problem, records: Records, delay_rng: np.random.Generator,
-    noise_rng: np.random.Generator,
-) -> Counts:  # fmt: skip
-    """Run one policy until the grid's last time, or until the loss blows up.
+Run = Callable[[Records, np.random.Generator, np.random.Generator], Counts]
 
-    Memory is that of the workers, whatever the number of events: 40 bytes each, 48 for the queue, 32 to 52 for lists,
-    and their parameters.
+
+def runner(fleet: Fleet, rules: Rules, problem: Problem) -> Run:
+    """One policy's run until the grid's last time, or until the loss blows up, to be called for each seed.
+
+    It takes what it writes to, and the generators of delays and of noise. Memory is that of the workers, whatever the
+    number of events: 40 bytes each, 48 for the queue, 32 to 52 for lists, and their parameters.
     """
     workers, modes = fleet.workers, len(problem.start)
     encoded = _encoded(rules, fleet.serves)
     room = rules.group + workers
     if rules.trains:
         room += rules.group * (encoded.bound + 1)
-    in_flight = np.full(workers + 1 if encoded.in_order else 0, workers, np.int32)
-    lists = Lists(
-        waiting=np.empty(workers, np.int64),
-        line=np.zeros(3, np.int64),
-        idle=np.empty(workers, np.int64),
-        freed=np.arange(workers + 1),
-        older=in_flight,
-        newer=in_flight.copy(),
-        clock=np.zeros(workers if encoded.lead >= 0 else 0, np.int64),
-        held=np.empty(room, HELD),
-    )
-    position = Position(
-        problem.start.copy(),
-        np.zeros(modes),
-        np.empty((workers, modes)),
-        np.empty(modes),
-        np.zeros(modes),
-        np.empty((room if rules.trains else 0, modes)),
-    )
-    tally = np.zeros(1, TALLY)
-    tally["at_slowest"] = workers
-    cursors = new_cursors(fleet.law, workers, delay_rng)
-    point = (run_plain if encoded._replace(bound=-1, drops_beyond=NEVER) == PLAIN else run_any)(
-        fleet, cursors, new_cursors(fleet.service, 1, delay_rng), np.zeros(workers + 2, WORKER),
-        new_calendar(workers + 1, fleet.mean_cycle, encoded.cancels), encoded, lists, position, tally, problem, records,
-        delay_rng, noise_rng,
-    )  # fmt: skip
-    return Counts(*(tally[0][field].item() for field in Counts._fields[:-1]), point=int(point))
+    loop = run_plain if encoded._replace(bound=-1, drops_beyond=NEVER) == PLAIN else run_any
+
+    def once(records: Records, delay_rng: np.random.Generator, noise_rng: np.random.Generator) -> Counts:
+        in_flight = np.full(workers + 1 if encoded.in_order else 0, workers, np.int32)
+        lists = Lists(
+            waiting=np.empty(workers, np.int64),
+            line=np.zeros(3, np.int64),
+            idle=np.empty(workers, np.int64),
+            freed=np.arange(workers + 1),
+            older=in_flight,
+            newer=in_flight.copy(),
+            clock=np.zeros(workers if encoded.lead >= 0 else 0, np.int64),
+            held=np.empty(room, HELD),
+        )
+        position = Position(
+            problem.start.copy(),
+            np.zeros(modes),
+            np.empty((workers, modes)),
+            np.empty(modes),
+            np.zeros(modes),
+            np.empty((room if rules.trains else 0, modes)),
+        )
+        tally = np.zeros(1, TALLY)
+        tally["at_slowest"] = workers
+        cursors = new_cursors(fleet.law, workers, delay_rng)
+        point = loop(
+            fleet, cursors, new_cursors(fleet.service, 1, delay_rng), np.zeros(workers + 2, WORKER),
+            new_calendar(workers + 1, fleet.mean_cycle, encoded.cancels), encoded, lists, position, tally, problem,
+            records, delay_rng, noise_rng,
+        )  # fmt: skip
+        return Counts(*tally[0].item()[: len(Counts._fields) - 1], point=int(point))
+
+    return once
+
+
+def run(
+    fleet: Fleet, rules: Rules, problem: Problem, records: Records, delay_rng: np.random.Generator,
+    noise_rng: np.random.Generator,
+) -> Counts:  # fmt: skip
+    """Run one policy once, see `runner`."""
+    return runner(fleet, rules, problem)(records, delay_rng, noise_rng)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stalewise.delays.compiled import encode
 from stalewise.protocol import Tally
-from stalewise.simulation.kernel import Counts, Fleet, Problem, Records, run
+from stalewise.simulation.kernel import Counts, Fleet, Problem, Records, runner
 from stalewise.study import Study
 
 Array = NDArray[np.float64]
@@ -46,14 +46,6 @@ class Ensemble:
         return not np.isfinite(self.loss[:, -1]).all()
 
 
-def _added(counts: list[NDArray[np.int64]]) -> Array:
-    """Sum of arrays of unequal length, at least one long."""
-    total = np.zeros(max(1, *(len(c) for c in counts)))
-    for one in counts:
-        total[: len(one)] += one
-    return total
-
-
 def fleet_of(study: Study) -> Fleet:
     """Active workers of a study, and its link or trainer, for the kernel."""
     workers, service = study.workers(), study.cluster.service_law()
@@ -81,32 +73,35 @@ def problem_of(study: Study) -> Problem:
 
 def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
     """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
-    problem = problem_of(study)
-    fleet = fleet_of(study)
-    workers = fleet.workers
-    rules = study.rules()
-    bound = rules.max_staleness
+    fleet, rules = fleet_of(study), study.rules()
+    once, workers, bound = runner(fleet, rules, problem_of(study)), fleet.workers, rules.max_staleness
     length = min(64 * workers + 256, max(4 * workers, COUNTED)) if bound is None else min(bound, COUNTED) + 1
-
-    def repeat(child: np.random.SeedSequence) -> tuple[Records, Counts]:
-        loss, updates = np.full(len(time), np.inf), np.zeros(len(time))
-        records = Records(time, loss, updates, np.zeros(length, np.int64), np.zeros((0, 4)))
-        counts = run(fleet, rules, problem, records, *(np.random.default_rng(s) for s in child.spawn(2)))
-        if counts.point < 0:
-            loss[-counts.point - 1 :] = np.inf
-            updates[-counts.point :] = updates[-counts.point - 1]
-        return records._replace(staleness=np.trim_zeros(records.staleness, "b")), counts
-
     children = np.random.SeedSequence(seed).spawn(seeds)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(repeat, children))
+    loss, updates = np.full((seeds, len(time)), np.inf), np.zeros((seeds, len(time)))
+    threads = min(os.cpu_count() or 1, seeds)
+
+    def share_of(thread: int) -> tuple[NDArray[np.int64], list[Counts]]:
+        staleness, found = np.zeros(length, np.int64), []
+        for i in range(thread, seeds, threads):
+            records = Records(time, loss[i], updates[i], staleness, np.zeros((0, 4)))
+            counts = once(records, *(np.random.default_rng(s) for s in children[i].spawn(2)))
+            if counts.point < 0:
+                loss[i, -counts.point - 1 :] = np.inf
+                updates[i, -counts.point :] = updates[i, -counts.point - 1]
+            found.append(counts)
+        return staleness, found
+
+    with ThreadPoolExecutor(threads) as pool:
+        shares = list(pool.map(share_of, range(threads)))
+    every = [counts for _, found in shares for counts in found]
+    applied = np.trim_zeros(np.sum([staleness for staleness, _ in shares], axis=0), "b")
     return Ensemble(
         time=time,
-        loss=np.array([records.loss for records, _ in results]),
-        updates=np.array([records.updates for records, _ in results]),
-        counts=_added([records.staleness for records, _ in results]),
-        largest=max(counts.largest for _, counts in results),
-        tally=Tally(**{name: sum(getattr(counts, name) for _, counts in results) for name in FATES}),
-        ages=sum(counts.ages for _, counts in results),
-        ages_squared=sum(counts.ages_squared for _, counts in results),
+        loss=loss,
+        updates=updates,
+        counts=applied.astype(float) if len(applied) else np.zeros(1),
+        largest=max(counts.largest for counts in every),
+        tally=Tally(**{name: sum(getattr(counts, name) for counts in every) for name in FATES}),
+        ages=sum(counts.ages for counts in every),
+        ages_squared=sum(counts.ages_squared for counts in every),
     )

@@ -28,7 +28,7 @@ DISPERSED = 0.75  # coefficient of variation from which on twice as many are, mo
 LONGEST_PATH = 20_000  # mean staleness up to which paths are recorded
 
 
-def arrivals(study: Study, *, seed: int = 0, share: float = 1.0) -> Arrivals:
+def arrivals(study: Study, *, seed: int = 0, share: float = 1.0, length: float = 1.0) -> Arrivals:
     r"""Arrivals and staleness of a study's schedule: by formula where one holds, else counted in virtual time.
 
     ============================ ===================================================================================
@@ -50,7 +50,8 @@ def arrivals(study: Study, *, seed: int = 0, share: float = 1.0) -> Arrivals:
     ============================ ===================================================================================
 
     ``share`` is that of the gradients counted which may do, for a rough look: standard errors grow as 1/sqrt(share).
-    Below 1, bounds that bite are counted too.
+    Below 1, bounds that bite are counted too. ``length`` is that share for a search: of what is counted, and of the
+    recorded path, which has 500 cycles at least.
 
     A bound that fewer than 1 gradient in 10,000 (``wait``: 10,000 N) would exceed is none. The rest is counted:
     ``staleness.method`` says which, over how many gradients, and the standard error. The errors are the largest of
@@ -60,7 +61,8 @@ def arrivals(study: Study, *, seed: int = 0, share: float = 1.0) -> Arrivals:
     if rules.trigger > 0.0:
         return measured(study, seed, share)
     service = study.cluster.service_law()
-    return _answered(_Question(study.policy, study.workers(), rules, service, study.cluster.start, seed, share, study))
+    start, workers = study.cluster.start, study.workers()
+    return _answered(_Question(study.policy, workers, rules, service, start, seed, share, length, study))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class _Question:
     start: str
     seed: int
     share: float
+    length: float
     study: Study = field(compare=False)
 
 
@@ -81,12 +84,14 @@ class _Question:
 def _answered(question: _Question) -> Arrivals:
     study, rules = question.study, question.rules
     found = None if _needs_counting(study, rules) else _by_formula(study, rules, rough=question.share < 1.0)
-    found = (measured(study, question.seed, question.share) if found is None else found).weighted(rules.weight)
+    if found is None:
+        found = measured(study, question.seed, question.share, question.length)
+    found = found.weighted(rules.weight)
     fixed = found.memoryless or found.delay_cv < 1e-9 or len(found.staleness.pmf) == 1
     if fixed or rules.trains or found.staleness.mean > LONGEST_PATH:
         return found
     least = PATH if found.delay_cv < DISPERSED else 2 * PATH
-    gradients = round(max(least, PATH_CYCLES * (found.staleness.mean + 1.0) * found.gradients_a_step))
+    gradients = round(max(question.length * least, PATH_CYCLES * (found.staleness.mean + 1.0) * found.gradients_a_step))
     rate = found.rate * found.gradients_a_step
     return replace(found, path=lambda: recorded_path(study, gradients, found.acceptance, rate, seed=question.seed))
 

@@ -10,7 +10,7 @@ from scipy import signal
 
 from stalewise.delays import AbstractDelay
 from stalewise.staleness.law import StalenessLaw
-from stalewise.staleness.renewal import TAIL, finest, hat_weights
+from stalewise.staleness.renewal import TAIL, convolution, finest, hat_weights
 from stalewise.staleness.sums import moments, sum_laws
 
 Array = NDArray[np.float64]
@@ -144,17 +144,14 @@ def _counts(worker: _Worker, step: float) -> Array:
     accepted, rejected = worker.accepted, worker.rejected
     points = len(accepted)
     impulse = np.eye(1, points)[0]
-    resolvent = signal.lfilter([1.0], np.concatenate([[1.0 - rejected[0]], -rejected[1:]]), impulse)
+    resolvent = np.asarray(signal.lfilter([1.0], np.concatenate([[1.0 - rejected[0]], -rejected[1:]]), impulse))
 
-    def then(weights: Array, chance: Array) -> Array:
-        """Chance after a cycle with these weights; where it jumps at 0, the last weight counts half."""
-        return signal.fftconvolve(weights, chance)[:points] - 0.5 * chance[0] * weights
-
-    none = signal.fftconvolve(resolvent, worker.survival - 0.5 * rejected)[:points]
-    fresh = [np.clip(none, 0.0, 1.0)]
+    resolved, then = convolution(resolvent), convolution(accepted)
+    fresh = [np.clip(resolved(worker.survival - 0.5 * rejected), 0.0, 1.0)]
     fresh[0][0] = 1.0
     while fresh[-1].max() > 1e-8 and len(fresh) < 4096:
-        fresh.append(np.clip(signal.fftconvolve(resolvent, then(accepted, fresh[-1]))[:points], 0.0, 1.0))
+        half = 0.5 * fresh[-1][0] * accepted  # where the chance jumps at 0, the last weight counts half
+        fresh.append(np.clip(resolved(then(fresh[-1]) - half), 0.0, 1.0))
         fresh[-1][0] = 0.0
 
     def until(weights: Array, beyond: float) -> Array:
@@ -162,8 +159,7 @@ def _counts(worker: _Worker, step: float) -> Array:
         return (np.cumsum(weights[::-1])[::-1] - 0.5 * weights + beyond) * (step / worker.cycle)
 
     def from_now(density: Array, chances: Array) -> Array:
-        whole = signal.fftconvolve(density[None], chances, axes=1)[:, :points]
-        return whole - 0.5 * density[0] * chances - 0.5 * density * chances[:, :1]
+        return convolution(density)(chances) - 0.5 * density[0] * chances - 0.5 * density * chances[:, :1]
 
     good, bad = until(accepted, 0.0), until(rejected, max(1.0 - float((accepted + rejected).sum()), 0.0))
     both = good + bad

@@ -101,13 +101,19 @@ def staleness_law(delay: AbstractDelay, workers: int) -> StalenessLaw:
         return StalenessLaw(_point(workers - 1), CONSTANT)
     if is_exponential(delay):
         return memoryless_law(workers)
-    step, weights = lattice(delay)
-    counts = equilibrium_counts(step, weights)
+    weights, counts = _counted(delay)
     weights, counts = _thinned(weights, counts, workers - 1)
     used = weights > 1e-12
     pmf = _clean(mixture([(counts[used], workers - 1)], weights[used]))
     how = "summed exactly" if workers - 1 <= SUMMED_EXACTLY else "their sum as normal"
     return StalenessLaw(pmf, f"renewal counts, {how}")
+
+
+@functools.lru_cache(maxsize=2)
+def _counted(delay: AbstractDelay) -> tuple[Array, Array]:
+    """A law on its lattice, and one worker's completions from a random moment within the times there."""
+    step, weights = lattice(delay)
+    return weights, equilibrium_counts(step, weights)
 
 
 def mixed_poisson(delay: AbstractDelay, workers: int) -> StalenessLaw:

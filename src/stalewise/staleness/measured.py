@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from stalewise.protocol.rules import CANCEL
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.staleness.law import has_formula, law_from_counts
 from stalewise.staleness.timing import Arrivals, FirstSteps
@@ -13,23 +14,27 @@ from stalewise.study import Study, Workload
 Array = NDArray[np.float64]
 START_UPDATES = 200_000
 START_SEEDS, ROUGH_SEEDS = 16, 40
+START_CYCLES, ROUGH_CYCLES = 64.0, 16.0
 FIRST, FIRST_POINTS = 20.0, 641  # steps expected, and times, at which chances of their number are counted
 FIRST_GRADIENTS, FIRST_SEEDS = 2_000_000, (64, 512)  # for that
 LONG_SEEDS = 8
 GRADIENTS = 1_000_000  # that the long run counts, of workers that never wait
-WARM_UP = 30.0  # cycles before it counts
-FEWEST_CYCLES = 120.0
+WARM_UP, ROUGH_WARM_UP = 30.0, 8.0  # cycles before it counts
+FEWEST_CYCLES, ROUGH_FEWEST = 120.0, 60.0
+PILOT, BUSY = 4.0, 4.0  # cycles of one run, and gradients begun a worker and cycle, from where on runs are shorter
 PRECISION = 0.003  # wanted of the update rate
 LONGER = 5.0  # times the first length, at most
 
 
-def measured(study: Study, seed: int = 0, share: float = 1.0) -> Arrivals:
+def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.0) -> Arrivals:
     """Count arrivals in virtual time.
 
     Rate, staleness and ages come from 8 runs of staggered workers, 1,000,000 gradients in all where none is lost,
     after 30 cycles that do not count: the 99 % quantile of the staleness is then known to 1 % for a geometric law.
     They are made up to 5 times longer where the update rate is not known to 0.3 %; what is reached is said. A ``share``
-    of all that may do for a rough look, 40 runs then for the number of steps.
+    of all that may do for a rough look, 40 runs then for the number of steps. Where steps cancel work, so that a worker
+    begins more than 4 gradients a cycle, all runs are shorter in proportion. ``length`` is the part of the 1,000,000
+    that may do for a search; the rate is then known to 0.3 % over its root.
     The number of steps by a given time comes from 16 runs begun as the study says, that of the first 20 from up to 512.
 
     With a ``trigger`` what is sent depends on the gradients, so the study's own workload and learning rate are run.
@@ -40,7 +45,7 @@ def measured(study: Study, seed: int = 0, share: float = 1.0) -> Arrivals:
     if still.schedule.learning_rate is None:
         still = still.with_schedule(learning_rate=1.0)
     workers = study.workers()
-    begin, end, rates = _long_run(still, workers.mean_cycle, workers.count, seed, share)
+    begin, end, rates = _long_run(still, workers.mean_cycle, workers.count, seed, share, length)
     applied = end.tally.applied - begin.tally.applied
     finished = applied + sum(
         getattr(end.tally, fate) - getattr(begin.tally, fate) for fate in ("dropped", "cancelled", "unsent")
@@ -71,25 +76,34 @@ def measured(study: Study, seed: int = 0, share: float = 1.0) -> Arrivals:
     )
 
 
-def _long_run(study: Study, cycle: float, workers: int, seed: int, share: float) -> tuple[Ensemble, Ensemble, Array]:
+def _long_run(
+    study: Study, cycle: float, workers: int, seed: int, share: float, length: float
+) -> tuple[Ensemble, Ensemble, Array]:
     """The same runs up to the end of the warm-up and to the end, and the update rate of each between the two.
 
     Repeated once, longer, if the standard error of the rate calls for it.
     """
     staggered = study.with_cluster(start="staggered")
-    cycles = max(FEWEST_CYCLES, share * GRADIENTS / LONG_SEEDS / workers)
+    warm_up, fewest = (WARM_UP, FEWEST_CYCLES) if share >= 1.0 else (ROUGH_WARM_UP, ROUGH_FEWEST)
+    part = _part(study, cycle, workers, seed)
+    first = cycles = part * max(fewest, share * length * GRADIENTS / LONG_SEEDS / workers)
     while True:
-        time = np.array([0.0, WARM_UP, WARM_UP + cycles]) * cycle
+        time = np.array([0.0, part * warm_up, part * warm_up + cycles]) * cycle
         begin, end = (run_ensemble(staggered, at, seeds=LONG_SEEDS, seed=seed) for at in (time[:2], time))
         rates = (end.updates[:, 2] - end.updates[:, 1]) / (time[2] - time[1])
-        longer = (standard_error(rates) / PRECISION) ** 2
-        if (
-            longer <= 1.0
-            or share < 1.0
-            or cycles * workers > 1.5 * max(GRADIENTS / LONG_SEEDS, FEWEST_CYCLES * workers)
-        ):
+        longer = length * (standard_error(rates) / PRECISION) ** 2
+        if longer <= 1.0 or share < 1.0 or cycles > 1.5 * first:
             return begin, end, rates
         cycles *= min(max(longer, 2.0), LONGER)
+
+
+def _part(study: Study, cycle: float, workers: int, seed: int) -> float:
+    """Of the usual length: less where steps cancel work, so that a cycle has many more gradients than workers."""
+    if not (study.rules().flushes or study.rules().on_stale == CANCEL):
+        return 1.0
+    tally = run_ensemble(study, np.array([0.0, PILOT * cycle]), seeds=1, seed=seed).tally
+    begun = tally.applied + tally.dropped + tally.cancelled + tally.in_flight
+    return min(1.0, BUSY * PILOT * workers / begun)
 
 
 def standard_error(rates: Array) -> float:
@@ -117,7 +131,8 @@ def _counts_from_start(
     study: Study, cycle: float, workers: int, seed: int, rate: float, share: float, early: FirstSteps | None
 ):  # fmt: skip
     """Mean and variance of the steps by given times."""
-    cycles = max(64.0, share * START_UPDATES / START_SEEDS / workers)
+    fewest = START_CYCLES if share >= 1.0 else ROUGH_CYCLES
+    cycles = _part(study, cycle, workers, seed) * max(fewest, share * START_UPDATES / START_SEEDS / workers)
     time = cycles * cycle * np.linspace(0.0, 1.0, 2049) ** 2
     run = run_ensemble(study, time, seeds=START_SEEDS if share >= 1.0 else ROUGH_SEEDS, seed=seed)
     mean, variance = run.updates.mean(axis=0), run.updates.var(axis=0, ddof=1)

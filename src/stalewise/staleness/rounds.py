@@ -2,6 +2,7 @@ r"""How long a round takes where all wait for some: order statistics, and counts
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from stalewise.staleness.timing import FirstSteps
 
 Array = NDArray[np.float64]
 TIMES = 600
+LEFT, LONGER, ROUGH = (
+    1e-8,
+    1.5,
+    8,
+)  # chance at the end of the grid; steps to there, looked for on a grid so much coarser
 FEW = 20  # rounds up to which chances are computed one by one
 MANY, EVEN = 64, 2.0  # gradients a worker, and largest coefficient of variation, from where on counts are normal
 
@@ -97,12 +103,20 @@ def kth_gradient(delay: AbstractDelay, workers: int, k: int, *, stale_first: boo
     if k >= MANY * workers and delay.cv <= EVEN:
         return _kth_of_many(delay, workers, k, stale_first)
     end = delay.mean * (k / workers + float(stale_first))
-    step = min(finest(delay), end / TIMES)
     while True:
-        time, above = _above(delay, workers, k, step, math.ceil(end / step), stale_first)
-        if above[-1] < 1e-8:
+        rough = min(ROUGH * finest(delay), end / (TIMES / ROUGH))
+        if _above(delay, workers, k, rough, [math.ceil(end / rough)], stale_first)[-1] >= LEFT:
+            end *= LONGER
+            continue
+        step = min(finest(delay), end / TIMES)
+        points = math.ceil(end / step)
+        spread = np.concatenate([np.linspace(0, points - 1, TIMES), np.geomspace(1, points, TIMES) - 1])
+        rows = np.unique(np.round(spread).astype(np.int64))  # dense at the start
+        above = _above(delay, workers, k, step, rows, stale_first)
+        if above[-1] < LEFT:
             break
-        end *= 1.5
+        end *= LONGER
+    time = rows * step
     mean = float(integrate.simpson(above, x=time))
     return mean, max(float(integrate.simpson(2 * time * above, x=time)) - mean**2, 0.0)
 
@@ -117,16 +131,14 @@ def _kth_of_many(delay: AbstractDelay, workers: int, k: int, stale_first: bool) 
 
 
 def _above(
-    delay: AbstractDelay, workers: int, k: int, step: float, points: int, stale_first: bool
-) -> tuple[Array, Array]:
-    """P(T > t) at up to 2 x `TIMES` times, dense at the start."""
-    fresh = fresh_counts(delay, step, points)
-    spread = np.concatenate([np.linspace(0, points - 1, TIMES), np.geomspace(1, points, TIMES) - 1])
-    rows = np.unique(np.round(spread).astype(np.int64))
-    terms = [(fresh[rows], 1 if stale_first else workers)]
+    delay: AbstractDelay, workers: int, k: int, step: float, rows: Sequence[int] | NDArray[np.int64], stale_first: bool
+) -> Array:
+    """P(T > t) at these rows of a grid, the last of which is its end."""
+    points = int(rows[-1]) + 1
+    terms = [(fresh_counts(delay, step, points)[rows], 1 if stale_first else workers)]
     if stale_first and workers > 1:
         counts = equilibrium_counts(step, hat_weights(delay, step, points), delay.mean)[rows]
         useful = counts[:, 1:].copy()
         useful[:, 0] += counts[:, 0]
         terms.append((useful, workers - 1))
-    return np.asarray(rows * step, np.float64), exact_sum_laws(terms, k).sum(axis=1)
+    return exact_sum_laws(terms, k).sum(axis=1)

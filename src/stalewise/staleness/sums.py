@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from stalewise.jit import compiled
+
 Array = NDArray[np.float64]
 SUMMED_EXACTLY = 64
-BLOCK = 256  # times taken at once
+BLOCK = 64  # times taken at once
 Terms = Sequence[tuple[Array, int]]  # P(count = n) at given times, shape (times, counts), and how many such counts
 
 
@@ -82,15 +84,34 @@ def _transforms(terms: Terms):
     """For blocks of times: which, E z^sum on the upper unit circle, and the length of the transform."""
     mean, deviation = moments(terms)
     size = 1 << math.ceil(math.log2(max(float((mean + 9 * deviation + 9).max()), 8)))
-    z = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
-    powers = [z ** np.arange(table.shape[1])[:, None] for table, _ in terms]
     for start in range(0, len(mean), BLOCK):
         part = slice(start, start + BLOCK)
-        transform = np.ones((len(mean[part]), len(z)), complex)
-        for (table, copies), power in zip(terms, powers, strict=True):
-            real, imaginary = table[part] @ power.real, table[part] @ power.imag  # NumPy would make the table complex
-            transform *= (real + 1j * imaginary) ** copies
+        transform = np.ones((len(mean[part]), size // 2 + 1), complex)
+        for table, copies in terms:
+            _times_power(transform.ravel(), np.fft.rfft(_folded(table[part], size), axis=1).ravel(), copies)
         yield part, transform, size
+
+
+def _folded(table: Array, size: int) -> Array:
+    """The counts modulo ``size``, shape (times, size): what a transform of that length sees of them."""
+    folded = np.zeros((len(table), size))
+    for start in range(0, table.shape[1], size):
+        some = table[:, start : start + size]
+        folded[:, : some.shape[1]] += some
+    return folded
+
+
+@compiled
+def _times_power(product, base, exponent):  # pragma: no cover
+    """Multiply, in place, by an integer power, by repeated squaring."""
+    for i in range(len(base)):
+        left, square, power = exponent, base[i], product[i]
+        while left > 0:
+            if left & 1:
+                power *= square
+            square *= square
+            left >>= 1
+        product[i] = power
 
 
 def _mixture_of_normals(mean: Array, deviation: Array, weights: Array) -> Array:
