@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stalewise.delays import parse_delay
+from stalewise.simulation.paths import recorded_path
 from stalewise.simulation.quadratic import run_ensemble
 from stalewise.staleness import arrivals, staleness_law
 from stalewise.staleness.bounds import bounded
@@ -189,3 +190,31 @@ def test_steps_by_a_time_grow_at_the_rate(policy):
     assert (np.diff(mean) >= -1e-9).all()
     assert (variance >= 0).all()
     assert (mean[-1] - mean[200]) / (time[-1] - time[200]) == pytest.approx(timing.rate, rel=0.01)
+
+
+WAITING = {
+    "constant": ("constant(1)", {"max_staleness": 3}, 2.0, 1.25),  # steps of 1, 1, 1 and 5 gradients
+    "gamma": ("gamma(1, 4)", {"max_staleness": 3}, None, None),
+    "groups": ("gamma(1, 4)", {"policy": "k-batch-async", "group": 2, "max_staleness": 2}, None, None),
+    "waiting groups": ("gamma(1, 4)", {"policy": "k-async", "group": 3, "max_staleness": 1}, None, None),
+}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05])
+@pytest.mark.parametrize("name", WAITING)
+def test_gradients_of_steps_that_wait_are_counted(name, share):
+    """Those applied over the steps taken, within 1 % of other seeds; and so many as have the noise of a step, 1/E[1/n].
+
+    Eight constant workers begin every cycle together: three steps of one, then one of the five that were held.
+    """
+    law, schedule, mean, averaged = WAITING[name]
+    study = quadratic(law, 8, 1e-9, on_stale="wait", start="staggered", **schedule)
+    said, group = arrivals(study, share=share), schedule.get("group", 1)
+    run = run_ensemble(study, np.array([0.0, 3000.0]), seeds=4, seed=9)
+    seen = run.tally.applied / run.updates[:, -1].sum()
+    assert said.gradients_a_step == pytest.approx(seen, rel=0.01) and seen > 1.3 * group
+    path = recorded_path(study, 100_000, 1.0, seen * said.rate, seed=9)
+    noise = np.mean(1.0 / np.diff(path.ends, prepend=0))
+    assert said.averaged == pytest.approx(1.0 / noise, rel=0.02)
+    if mean is not None:
+        assert (said.gradients_a_step, said.averaged) == pytest.approx((mean, averaged), rel=1e-3)

@@ -56,7 +56,7 @@ def guess(study: Study, timing: Arrivals, margin: float = MARGIN) -> Guess:
     else:
         rates = margin * limit[0] / pull.max() * RATIO ** np.arange(RUNGS)
     step = rates[:, None] * pull
-    samples = study.batch_size * seen.gradients_a_step
+    samples = study.batch_size * seen.averaged
     noise = (rates[:, None] * inert) ** 2 * spectrum.noise * (seen.block * seen.weight_square / samples)
     wide = (len(rates), len(pull))
     half, start = (np.broadcast_to(one, wide).ravel()[None] for one in (spectrum.eigenvalues, spectrum.start))

@@ -88,7 +88,7 @@ def smaller_fleet(study: Study, timing: Arrivals, few: int) -> Fleet | None:
         momentum=1.0 - fewer,
         nesterov=study.schedule.nesterov and fewer < 1.0,
     )
-    batch = study.batch_size * stretch * timing.gradients_a_step / theirs.gradients_a_step
+    batch = study.batch_size * stretch * timing.averaged / theirs.averaged
     return Fleet(fleet, stretch * theirs.rate / timing.rate, stretch, batch)
 
 
