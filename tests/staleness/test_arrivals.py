@@ -192,6 +192,15 @@ def test_steps_by_a_time_grow_at_the_rate(policy):
     assert (mean[-1] - mean[200]) / (time[-1] - time[200]) == pytest.approx(timing.rate, rel=0.01)
 
 
+@pytest.mark.parametrize(("workers", "group"), [(8, 8), (8, 4), (8, 20), (4, 8)])
+def test_constant_rounds_of_fresh_gradients_end_with_a_cycle(workers, group):
+    """Rennala, all begun together: every step at its time; rounds of equal length were a quarter step early."""
+    study = quadratic("constant(1)", workers, 0.05, policy="rennala", group=group)
+    time = np.linspace(0.0, 40.0, 401)
+    seen = run_ensemble(study, time, seeds=1, seed=0).updates[0]
+    assert arrivals(study).counts(time)[0] == pytest.approx(seen)
+
+
 WAITING = {
     "constant": ("constant(1)", {"max_staleness": 3}, 2.0, 1.25),  # steps of 1, 1, 1 and 5 gradients
     "gamma": ("gamma(1, 4)", {"max_staleness": 3}, None, None),
