@@ -284,3 +284,34 @@ def pointed():
 def lonely():
     """One sample."""
     return nn.Linear(3, 1), nn.MSELoss(), (X[:1], Y[:1])
+
+
+class Stumbling(nn.Linear):
+    """Raises when it is called; in a loss and in data of the same kind, too."""
+
+    def forward(self, x):
+        raise KeyError("no such\n layer")
+
+
+class Holed(Dataset):
+    """Its samples are not there."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, at):
+        return X[at + 10_000], Y[at]
+
+
+def stumbling(part: str = "model", processes: int = 0):
+    """A task whose model, loss, data, shapes or factory fail at run time."""
+    model = Stumbling(3, 1) if part == "model" else nn.Sequential(nn.Linear(4 if part == "shapes" else 3, 1))
+    loss = (lambda model, batch: model(batch[0]).sum() / batch[2].sum()) if part == "loss" else nn.MSELoss()
+    if part == "data":
+        return model, loss, DataLoader(Holed(), batch_size=4)
+    if part == "processes":
+        sampler = WeightedRandomSampler(torch.ones(32).tolist(), 32)
+        return model, loss, DataLoader(Holed(), batch_size=4, sampler=sampler, num_workers=processes)
+    if part == "factory":
+        return model, loss, undefined  # noqa: F821
+    return model, loss, (X, Y)

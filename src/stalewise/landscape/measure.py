@@ -51,6 +51,7 @@ def measure(
 
     Raises:
         InputError: The budget is too small, the loss is not finite, or the loss has no second derivatives.
+        TaskError: The task's own code raises.
     """
     checks.at_least("--eigenvalues", eigenvalues, 1)
     checks.at_least("seed", seed, 0)
@@ -64,7 +65,8 @@ def measure(
     for at in places:
         parameters = _descend(network, parameters, size, range(done, at), learning_rate, seed, meter)
         look = _Look(network, parameters, size, plan, seed, meter, notes)
-        found.append(look.place(at, learning_rate if at else None))
+        with network.blaming():
+            found.append(look.place(at, learning_rate if at else None))
         done = at
     return Landscape(
         workload=workload.model_dump(include={"kind", "data", "options"}, exclude_none=True),
