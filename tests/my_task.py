@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from stalewise.workloads.digits import digits_mlp
 
 X = torch.linspace(-1, 1, 96).reshape(32, 3)
 Y = (X.sum(1, keepdim=True) > 0).float()
@@ -315,3 +324,23 @@ def stumbling(part: str = "model", processes: int = 0):
     if part == "factory":
         return model, loss, undefined  # noqa: F821
     return model, loss, (X, Y)
+
+
+class Walked(IterableDataset):
+    """Always in the same order."""
+
+    def __init__(self, *tensors):
+        self.tensors = tensors
+
+    def __iter__(self):
+        return zip(*self.tensors, strict=True)
+
+
+def digits_loaded(order: str = "same", batch: int = 75):
+    """The small digits-mlp, its data from a loader with an order of its own."""
+    model, loss, data = digits_mlp(width=8)[:3]
+    count = len(data[0])
+    if order == "same":
+        return model, loss, DataLoader(Walked(*data), batch_size=batch)
+    sampler = SubsetRandomSampler(range(count)) if order == "new" else WeightedRandomSampler(torch.ones(count), count)
+    return model, loss, DataLoader(TensorDataset(*data), batch_size=batch, sampler=sampler)

@@ -261,6 +261,11 @@ class Network:
         return self._data.count if isinstance(self._data, Addressed) else None
 
     @_blaming
+    def round(self, most: int) -> int | None:
+        """Batches after which a loader with an order of its own begins anew, if it does within ``most``; else None."""
+        return self._data.round(most)
+
+    @_blaming
     def derivatives(self, parameters: Vector, samples: int = EVALUATED) -> Derivatives:
         """Second derivatives at ``parameters``, of `loss` if it is told on no more than so many ``samples``."""
         part = max(2 if self._normalises else 1, min(CHUNK, -(-samples // PARTS)))
