@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from stalewise.workloads.digits import digits_mlp
 
 X = torch.linspace(-1, 1, 96).reshape(32, 3)
 Y = (X.sum(1, keepdim=True) > 0).float()
@@ -284,3 +293,63 @@ def pointed():
 def lonely():
     """One sample."""
     return nn.Linear(3, 1), nn.MSELoss(), (X[:1], Y[:1])
+
+
+class Stumbling(nn.Linear):
+    """Raises when it is called; in a loss and in data of the same kind, too."""
+
+    def forward(self, x):
+        raise KeyError("no such\n layer")
+
+
+class Holed(Dataset):
+    """Its samples are not there."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, at):
+        return X[at + 10_000], Y[at]
+
+
+def stumbling(part: str = "model", processes: int = 0):
+    """A task whose model, loss, data, shapes or factory fail at run time."""
+    model = Stumbling(3, 1) if part == "model" else nn.Sequential(nn.Linear(4 if part == "shapes" else 3, 1))
+    loss = (lambda model, batch: model(batch[0]).sum() / batch[2].sum()) if part == "loss" else nn.MSELoss()
+    if part == "data":
+        return model, loss, DataLoader(Holed(), batch_size=4)
+    if part == "processes":
+        sampler = WeightedRandomSampler(torch.ones(32).tolist(), 32)
+        return model, loss, DataLoader(Holed(), batch_size=4, sampler=sampler, num_workers=processes)
+    if part == "factory":
+        return model, loss, undefined  # noqa: F821
+    return model, loss, (X, Y)
+
+
+class Walked(IterableDataset):
+    """Always in the same order."""
+
+    def __init__(self, *tensors):
+        self.tensors = tensors
+
+    def __iter__(self):
+        return zip(*self.tensors, strict=True)
+
+
+def digits_loaded(order: str = "same", batch: int = 75):
+    """The small digits-mlp, its data from a loader with an order of its own."""
+    model, loss, data = digits_mlp(width=8)[:3]
+    count = len(data[0])
+    if order == "same":
+        return model, loss, DataLoader(Walked(*data), batch_size=batch)
+    sampler = SubsetRandomSampler(range(count)) if order == "new" else WeightedRandomSampler(torch.ones(count), count)
+    return model, loss, DataLoader(TensorDataset(*data), batch_size=batch, sampler=sampler)
+
+
+def even():
+    """A linear model without noise at its best, equally curved in all directions."""
+    samples = torch.linalg.qr(torch.sin(torch.outer(torch.arange(1.0, 241.0), torch.tensor([1.0, 1.7, 2.3]))))[0]
+    samples = samples * 240**0.5
+    model = nn.Linear(3, 1, bias=False)
+    nn.init.ones_(model.weight)
+    return model, nn.MSELoss(), (samples, torch.zeros(240, 1))

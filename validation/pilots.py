@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from stalewise.prediction.pilots import design, drawn_back, pilots_of, smoothed
+from stalewise.prediction.pilots import design, drawn_back, losses_of, pilots_of, smoothed
 from stalewise.simulation import NetworkRun, advance
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
@@ -50,20 +50,20 @@ def study_of(workers, **schedule):
     )
 
 
-def losses(network, study, seeds, horizon, scale=1.0):
-    """Smoothed losses of all seeds, (start, seed) pairs, on a clock times ``scale`` up to the horizon [s]."""
-    runs = [NetworkRun(study, network, 1000 * start + seed, network.start(start)) for start, seed in seeds]
-    advance(runs, horizon / scale)
-    points = min(len(run.time) for run in runs)
-    time = np.array(runs[0].time[:points]) * scale
-    return time, smoothed(time, np.array([run.loss[:points] for run in runs]))
+def losses(network, what, seeds, horizon):
+    """Smoothed losses of all seeds, (start, seed) pairs, of a study or a pilot on the study's clock up to there [s]."""
+    pilot = what if isinstance(what, design.Pilot) else design.Pilot(what, 1.0, 1.0, 1.0)
+    runs = [NetworkRun(pilot.study, network, 1000 * start + seed, network.start(start)) for start, seed in seeds]
+    advance(runs, pilot.reach(horizon))
+    time, found = losses_of(pilot, runs, horizon)
+    return time, smoothed(time, found)
 
 
 def predicted(network, study, budget, seeds, horizon):
     """Losses of the two pilots on one clock, and their temperatures."""
     cold, hot = pilots_of(study, arrivals(study), budget)
-    time, c = losses(network, cold.study, seeds, horizon, cold.seconds)
-    other, h = losses(network, hot.study, seeds, horizon, hot.seconds)
+    time, c = losses(network, cold, seeds, horizon)
+    other, h = losses(network, hot, seeds, horizon)
     return time, c, np.array([np.interp(time, other, row) for row in h]), (cold.temperature, hot.temperature)
 
 

@@ -2,7 +2,8 @@
 
 Wrong input is an :class:`InputError` (the command line prints it as one line
 and exits with 2). Outcomes of a computation that a caller may handle have
-exceptions of their own.
+exceptions of their own. What a user's own task raises is a
+:class:`TaskError` (one line, 2).
 """
 
 
@@ -12,6 +13,22 @@ class InputError(ValueError):
 
 class NotConvergedError(ArithmeticError):
     """A numerical search ended without an answer it can vouch for."""
+
+
+class TaskError(RuntimeError):
+    """The user's own task (model, loss or data) raised: what, and where in their code; the cause has the traceback.
+
+    Attributes:
+        kind: The workload's kind.
+        raised: Type and text of the exception and, where there is one, file:line of the user's own code.
+    """
+
+    def __init__(self, kind: str, raised: str) -> None:
+        super().__init__(kind, raised)
+        self.kind, self.raised = kind, raised
+
+    def __str__(self) -> str:
+        return f"workload.kind: {self.kind} raised {self.raised}"
 
 
 class MissingExtraError(ImportError):

@@ -3,6 +3,7 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 
 from stalewise.errors import InputError
@@ -10,6 +11,7 @@ from stalewise.hands import Hands
 from stalewise.planning import parse_axes, sweep
 from stalewise.prediction import predict
 from stalewise.simulation import simulate
+from stalewise.simulation.quadratic import run_ensemble
 from studies import quadratic
 
 STUDY = quadratic("gamma(1, 4)", 4, 0.1, noise=1e-3)
@@ -94,3 +96,14 @@ def test_a_field_is_varied_once():
     """Twice is refused, not the last one taken."""
     with pytest.raises(InputError, match="workers is given twice"):
         parse_axes(["cluster.workers=[1]", "cluster.workers=[2]"])
+
+
+@pytest.mark.parametrize("bound", [0, 3])
+def test_traffic_of_steps_that_wait(bound):
+    """Every gradient computed reads and sends, however many a step takes: within 3 % of those that a run begins."""
+    one = quadratic("gamma(1, 4)", 8, 0.1, max_staleness=bound, on_stale="wait", start="staggered")
+    run = run_ensemble(one, np.array([0.0, 4000.0]), seeds=4, seed=3)
+    rate = run.tally.applied / 4 / 4000.0
+    for engine in ("predict", "simulate"):
+        (row,) = sweep(one, {"schedule.learning_rate": [0.1]}, engine=engine).rows
+        assert row["traffic"] / row["time_to_target"] == pytest.approx(8 * 2 * rate, rel=0.08)

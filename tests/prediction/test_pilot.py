@@ -1,17 +1,27 @@
 """Pilots: drawing back to a lower temperature, smaller fleets, and what they say of real networks."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stalewise.dynamics.recursion import transient
-from stalewise.prediction import predict
-from stalewise.prediction.pilots import drawn_back, own_fleet, pilots_of, predict_network, smaller_fleet, smoothed
-from stalewise.simulation import NetworkRun, advance, simulate
+from stalewise.prediction import limit, predict
+from stalewise.prediction.pilots import (
+    Pilots,
+    drawn_back,
+    losses_of,
+    own_fleet,
+    pilots_of,
+    predict_network,
+    smaller_fleet,
+    smoothed,
+)
+from stalewise.simulation import NetworkRun, advance
+from stalewise.simulation.quadratic import run_ensemble
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
-from stalewise.trajectory import settling_time
 from stalewise.workloads import open_network
 
 
@@ -127,21 +137,107 @@ def test_steps_without_staleness_need_one_worker():
     assert fleet.seconds == pytest.approx(1.0 / timing.rate)
 
 
+@pytest.mark.parametrize("start", ["together", "staggered"])
+@pytest.mark.parametrize("compute", ["constant(1)", "gamma(1, 4)"])
+def test_losses_of_steps_stand_where_steps_end(compute, start):
+    """The loss after n steps, over the steps that 4,000 runs of the kernel have taken by then: within 0.06 of a step,
+
+    0.1 where a random start of constant rounds counts as its mean.
+
+    With all steps at their mean times, half a step too early, and records joined by lines, it was 0.3 to 0.5 early.
+    """
+    one = study(workers=8, compute=compute, policy="sync", learning_rate=0.2, batch_size=8, cluster={"start": start})
+    timing, network = arrivals(one), open_network(one)[0]
+    (pilot,) = pilots_of(one, timing, 1.0)
+    rounds, length = 30.0, 1.0 / timing.rate
+    runs = [NetworkRun(pilot.study, network, seed, network.start(0)) for seed in range(2)]
+    advance(runs, 1.5 * rounds)
+    after, at = np.unique(runs[0].updates, return_index=True)
+    losses = np.array([run.loss for run in runs])[:, at].mean(axis=0)
+    time, said = losses_of(pilot, runs, rounds * length)
+    still = one.with_workload(kind="quadratic", eigenvalues=[1.0], start=0.0)
+    steps = run_ensemble(still, time, seeds=4000, seed=1).updates
+    seen = np.interp(steps, after, losses).mean(axis=0)
+    if (compute, start) == ("constant(1)", "together"):  # between the ends, exactly
+        assert said.mean(axis=0) == pytest.approx(seen, rel=1e-12)
+    inner = (time > 2 * length) & (time < (rounds - 2) * length)
+    fall = (np.interp(time - length, time, seen) - np.interp(time + length, time, seen)) / 2
+    late = ((said.mean(axis=0) - seen)[inner] / fall[inner]).mean()
+    assert abs(late) < (0.1 if (compute, start) == ("constant(1)", "staggered") else 0.06)
+    pilots = Pilots((pilot,), network, 2, 0, 1.0)
+    pilots.advance(rounds * length)
+    curves = pilots.curves()
+    assert curves.time[-1] == pytest.approx(rounds * length)
+    assert curves.updates[-1] == pytest.approx(steps.mean(axis=0)[-1], abs=0.1)
+    assert pilots.whole == pytest.approx(2 * 64 * (curves.updates[-1] + 1))
+
+
+def jackknife(of, seeds):
+    """A statistic of all seeds, and its standard error."""
+    every = np.arange(seeds)
+    without = np.array([of(np.delete(every, i)) for i in every])
+    return of(every), np.sqrt((seeds - 1) * without.var())
+
+
 @pytest.mark.parametrize(
     "schedule",
-    [{"learning_rate": 0.01}, {"momentum": 0.9, "learning_rate": 0.001}, {"policy": "k-batch-async", "group": 4}],
+    [
+        {"learning_rate": 0.015},
+        {"momentum": 0.9, "learning_rate": 0.0015},
+        {"policy": "k-batch-async", "group": 4, "learning_rate": 0.04},
+    ],
 )
 def test_pilots_predict_sixteen_workers(schedule):
-    """Time to loss 0.5 within 12 % of the run itself (12 and 12 seeds), at a fifth of its samples."""
-    one = study(**{"learning_rate": 0.04, **schedule})
-    said, seen = predict_network(one, seeds=12), simulate(one, seeds=12)
-    expected = settling_time(seen.time, smoothed(seen.time, seen.loss), 0.5)
-    assert said.time_to_target.mean == pytest.approx(expected, rel=0.12)
-    assert "pilots in virtual time" in said.notes[0]
-    inside = np.array(said.time) <= seen.time[-1]
-    truth = np.interp(np.array(said.time)[inside], seen.time, smoothed(seen.time, seen.loss))
-    held = (np.array(said.loss_low)[inside] <= truth) & (truth <= np.array(said.loss_high)[inside])
-    assert held.mean() > 0.5
+    """Mean log loss over cycles 30 to 54, at a fifth of the samples, beside the run itself with the same ten seeds.
+
+    Within 2 % and 3 standard errors of the difference (1.4 to 3 %); the colder pilot as it is, 14 to 20 % late,
+    lies outside, and so does what follows from the square roots of the temperatures.
+    """
+    one, seeds, until = study(**schedule), 10, 60.0
+    network = open_network(one)[0]
+    runs = [NetworkRun(one, network, seed, network.start(0)) for seed in range(seeds)]
+    advance(runs, until)
+    time, seen = np.array(runs[0].time), smoothed(runs[0].time, [run.loss for run in runs])
+    pilots = Pilots(pilots_of(one, arrivals(one), 0.2), network, seeds, 0, 1.0)
+    pilots.advance(until)
+    curves, at = pilots.curves(), np.linspace(30.0, 54.0, 9)
+
+    def off(said, kept):
+        truth = np.log(np.interp(at, time, seen[kept].mean(axis=0)))
+        return (np.log(np.interp(at, curves.time, said)) - truth).mean()
+
+    def predicted(kept):
+        return off(replace(curves, losses=tuple(one[kept] for one in curves.losses)).forecast().loss, kept)
+
+    def cold(kept):
+        return off(curves.losses[0][kept].mean(axis=0), kept)
+
+    (wrong, error), (late, _) = jackknife(predicted, seeds), jackknife(cold, seeds)
+    allowed = 0.02 + 3.0 * error
+    assert abs(wrong) < allowed
+    assert allowed < 0.8 * late  # so that it can fail
+
+
+def test_a_smaller_fleet_of_a_network_goes_the_same_way():
+    """Log loss after 20 cycles, 16 workers by 4, 64 seeds each, at 0.4 of the limit: within 3 standard errors.
+
+    Without noise, so that staleness alone decides. Scaled by workers or by mean staleness in place of mean staleness +
+    1/2 (stretch 4 and 5 in place of 4.43), the fleet is off by -3.7 and +4.0, some ten standard errors.
+    """
+    one = study({"kind": "my_task:even"}, batch_size=256)
+    one = one.with_schedule(learning_rate=0.4 * limit(one).learning_rate["mean_square"])
+    network, seeds, until = open_network(one)[0], 64, 20.0
+    fleet = smaller_fleet(one, arrivals(one), 4)
+    small = fleet.study.with_schedule(batch_size=round(fleet.batch))
+    found = []
+    for what, first, length in ((one, 0, until), (small, 500, until / fleet.seconds)):
+        runs = [NetworkRun(what, network, first + i, network.start(0)) for i in range(seeds)]
+        advance(runs, length)
+        logs = np.log([np.interp(length, run.time, run.loss) for run in runs])
+        found.append((logs.mean(), logs.std(ddof=1) / np.sqrt(seeds)))
+    (seen, error), (said, its) = found
+    assert abs(said - seen) < 3.0 * np.hypot(error, its) < 1.5
+    assert fleet.seconds == pytest.approx(15.5 / 3.5 / 4)
 
 
 @pytest.mark.parametrize(

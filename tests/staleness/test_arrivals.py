@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stalewise.delays import parse_delay
+from stalewise.simulation.paths import recorded_path
 from stalewise.simulation.quadratic import run_ensemble
 from stalewise.staleness import arrivals, staleness_law
 from stalewise.staleness.bounds import bounded
@@ -189,3 +190,40 @@ def test_steps_by_a_time_grow_at_the_rate(policy):
     assert (np.diff(mean) >= -1e-9).all()
     assert (variance >= 0).all()
     assert (mean[-1] - mean[200]) / (time[-1] - time[200]) == pytest.approx(timing.rate, rel=0.01)
+
+
+@pytest.mark.parametrize(("workers", "group"), [(8, 8), (8, 4), (8, 20), (4, 8)])
+def test_constant_rounds_of_fresh_gradients_end_with_a_cycle(workers, group):
+    """Rennala, all begun together: every step at its time; rounds of equal length were a quarter step early."""
+    study = quadratic("constant(1)", workers, 0.05, policy="rennala", group=group)
+    time = np.linspace(0.0, 40.0, 401)
+    seen = run_ensemble(study, time, seeds=1, seed=0).updates[0]
+    assert arrivals(study).counts(time)[0] == pytest.approx(seen)
+
+
+WAITING = {
+    "constant": ("constant(1)", {"max_staleness": 3}, 2.0, 1.25),  # steps of 1, 1, 1 and 5 gradients
+    "gamma": ("gamma(1, 4)", {"max_staleness": 3}, None, None),
+    "groups": ("gamma(1, 4)", {"policy": "k-batch-async", "group": 2, "max_staleness": 2}, None, None),
+    "waiting groups": ("gamma(1, 4)", {"policy": "k-async", "group": 3, "max_staleness": 1}, None, None),
+}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05])
+@pytest.mark.parametrize("name", WAITING)
+def test_gradients_of_steps_that_wait_are_counted(name, share):
+    """Those applied over the steps taken, within 1 % of other seeds; and so many as have the noise of a step, 1/E[1/n].
+
+    Eight constant workers begin every cycle together: three steps of one, then one of the five that were held.
+    """
+    law, schedule, mean, averaged = WAITING[name]
+    study = quadratic(law, 8, 1e-9, on_stale="wait", start="staggered", **schedule)
+    said, group = arrivals(study, share=share), schedule.get("group", 1)
+    run = run_ensemble(study, np.array([0.0, 3000.0]), seeds=4, seed=9)
+    seen = run.tally.applied / run.updates[:, -1].sum()
+    assert said.gradients_a_step == pytest.approx(seen, rel=0.01) and seen > 1.3 * group
+    path = recorded_path(study, 100_000, 1.0, seen * said.rate, seed=9)
+    noise = np.mean(1.0 / np.diff(path.ends, prepend=0))
+    assert said.averaged == pytest.approx(1.0 / noise, rel=0.02)
+    if mean is not None:
+        assert (said.gradients_a_step, said.averaged) == pytest.approx((mean, averaged), rel=1e-3)

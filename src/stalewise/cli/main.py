@@ -3,13 +3,14 @@
 import gc
 import os
 import sys
+import traceback
 from importlib import metadata
 
 import cyclopts
 
 from stalewise.cli import verbs
 from stalewise.cli.shared import STDIN
-from stalewise.errors import InputError, MissingExtraError
+from stalewise.errors import InputError, MissingExtraError, TaskError
 
 DIVERGES = 3
 
@@ -27,7 +28,7 @@ for verb in verbs.ALL:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one verb and exit: 0 done, 1 a fault, 2 wrong input, 3 the answer is "this diverges"."""
+    """Run one verb and exit: 0 done, 1 a fault, 2 wrong input or a task's fault, 3 the answer is "this diverges"."""
     gc.set_threshold(100_000, 20, 100)  # compiling makes a million objects that last; looking through them costs 1 s
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
@@ -39,6 +40,10 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
     except (cyclopts.CycloptsError, InputError, MissingExtraError) as error:
         return _complain(error, 2)
+    except TaskError as error:
+        if os.environ.get("STALEWISE_TRACEBACK"):
+            traceback.print_exception(error)
+        return _complain(f"{error}; STALEWISE_TRACEBACK=1 shows all of it", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -47,7 +47,7 @@ class Dispersion:
         limit: Largest h that is mean-square stable, less one standard error.
         error: Relative standard error.
         shares: Share w of the jitter that acts as independent noise at `KNOTS` of the limit.
-        noise: Mean noise of a step over that of a step of `Arrivals.gradients_a_step` gradients.
+        noise: Mean noise of a step over that of a step of `Arrivals.averaged` gradients.
     """
 
     limit: float
@@ -92,7 +92,7 @@ def dispersion(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Dispersion 
         shares.append(_weight_for(knot * limit, law, how, seen / noise / block))
     # at the mean's limit by the index equation there is no pole to put: its own is kept
     shares.append(_weight_for(limit, law, how, math.inf) if limit < NEAR * mean_limit else shares[-1])
-    usual = arrivals.weight_square / arrivals.weight_mean**2 / arrivals.gradients_a_step
+    usual = arrivals.weight_square / arrivals.weight_mean**2 / arrivals.averaged
     return Dispersion(limit, error, tuple(shares), noise / usual)
 
 

@@ -25,7 +25,8 @@ def leading_curvature(network: "Network", parameters: "Vector", *, seed: int = 0
         seed: Of Lanczos' first vector.
     """
     first = np.random.default_rng(seed).standard_normal(network.size)
-    found = leading(network.derivatives(parameters).hessian, network.size, 1, MOST_PRODUCTS, first).values
+    with network.blaming():
+        found = leading(network.derivatives(parameters).hessian, network.size, 1, MOST_PRODUCTS, first).values
     if len(found) == 0:
         raise NotConvergedError(f"the largest curvature has not separated after {MOST_PRODUCTS} Hessian products")
     return float(found[0])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stalewise import checks
 from stalewise.errors import InputError
 from stalewise.landscape.budget import DEFAULT, LEAST, PROBES, PRODUCT, STEPS, Budget, Plan, parse_budget, plan_for
-from stalewise.landscape.noise import Noise, Sums, collect, covariance_of, noise_of, seconds_of
+from stalewise.landscape.noise import Noise, Rounds, Sums, collect, covariance_of, noise_of, seconds_of
 from stalewise.landscape.result import Batch, Density, Eigenvalue, Estimate, Landscape, NoiseSummary, Place, rest_of
 from stalewise.landscape.spectrum import Leading, density, leading
 from stalewise.study import Workload
@@ -51,6 +51,7 @@ def measure(
 
     Raises:
         InputError: The budget is too small, the loss is not finite, or the loss has no second derivatives.
+        TaskError: The task's own code raises.
     """
     checks.at_least("--eigenvalues", eigenvalues, 1)
     checks.at_least("seed", seed, 0)
@@ -64,7 +65,8 @@ def measure(
     for at in places:
         parameters = _descend(network, parameters, size, range(done, at), learning_rate, seed, meter)
         look = _Look(network, parameters, size, plan, seed, meter, notes)
-        found.append(look.place(at, learning_rate if at else None))
+        with network.blaming():
+            found.append(look.place(at, learning_rate if at else None))
         done = at
     return Landscape(
         workload=workload.model_dump(include={"kind", "data", "options"}, exclude_none=True),
@@ -234,12 +236,14 @@ class _Look:
             gradient_square=noise.gradient_square, scale=noise.scale, scale_two_batch=noise.two_batch,
         )  # fmt: skip
 
-    def _gradients(self, size: int, number: int, vectors: Array, *, worker: int) -> tuple[Sums, Noise, Batch]:
+    def _gradients(self, size: int, number: int, vectors: Array, *, worker: int) -> tuple[Sums | Rounds, Noise, Batch]:
         sums = collect(
             self._network, self._parameters, size, number, vectors, (self._seed, worker),
             lambda: self._meter.add(size / self._size, "gradient noise"),
         )  # fmt: skip
         noise = noise_of(sums)
+        if isinstance(sums, Rounds):
+            self._note(f"noise is from {sums.rounds} rounds of the loader; no estimate of its scale by two batches")
         told = Batch(batch_size=size, gradients=len(sums.seconds), seconds=seconds_of(sums), total=noise.total)
         return sums, noise, told
 

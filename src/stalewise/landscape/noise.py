@@ -1,8 +1,9 @@
 """Gradient noise: its total, its scale, its covariance along eigenvectors; time of one gradient."""
 
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 GROUPS = 20
 COLUMNS = 1 << 16
+SHORTEST = 3  # batches of a round that are told apart
+WARM = 1000  # after the worker that batches are named by: one that warms up
 LOST = 2.0  # standard errors that a squared mean gradient must stand out by
 
 
@@ -41,6 +44,31 @@ class Sums:
     seconds: Array
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """What is kept of gradients of a loader that gives its batches in rounds, blocks of places in a round together.
+
+    Attributes:
+        batch_size: Samples a gradient.
+        rounds: Whole rounds.
+        places: Batches of a round in each block, shape (blocks,).
+        within: Scalar products of the blocks' sums in one round, added up over rounds, shape (blocks, blocks).
+        across: Those of their sums over all rounds, shape (blocks, blocks).
+        squares: Sums of squared lengths, shape (blocks,).
+        along: Gradients' parts along directions, shape (gradients, directions).
+        seconds: Time of every gradient, shape (gradients,).
+    """
+
+    batch_size: int
+    rounds: int
+    places: Array
+    within: Array
+    across: Array
+    squares: Array
+    along: Array
+    seconds: Array
+
+
 def collect(
     network: "Network",
     parameters: "Vector",
@@ -49,33 +77,58 @@ def collect(
     directions: Array,
     name: tuple[int, int],
     told: Callable[[], None],
-) -> Sums:
-    """Draw gradients and add them up.
+) -> Sums | Rounds:
+    """Draw gradients and add them up, in whole rounds where a loader's are short enough for two of them.
 
     Args:
         network: What is trained.
         parameters: Where, shape (size,).
         batch_size: Samples a gradient.
-        gradients: How many, rounded down to whole groups.
+        gradients: How many, rounded down to whole groups or rounds.
         directions: Shape (size, directions).
         name: Seed and worker that batches are named by.
         told: Called after each gradient.
     """
+    along, seconds, slim = [], [], directions.astype(np.float32)
+    network.gradient(parameters, (name[0], name[1] + WARM, 0), batch_size)
+
+    def drawn(count: int) -> Iterator[tuple[int, "Vector"]]:
+        for i in range(count):
+            begun = time.perf_counter()
+            gradient, _ = network.gradient(parameters, (*name, i), batch_size)
+            seconds.append(time.perf_counter() - begun)
+            along.append(gradient @ slim)
+            yield i, gradient
+            told()
+
+    length = network.round(gradients // 2)
+    if length is not None and length >= SHORTEST:
+        kept = _in_rounds(drawn(gradients // length * length), length, network.size)
+        return Rounds(batch_size, gradients // length, *kept, np.array(along, float), np.array(seconds))
     groups = min(GROUPS, gradients // 2)
     count = gradients // groups
-    sums = np.zeros((groups, network.size), np.float32)
-    squares, along, seconds = np.zeros(groups), [], []
-    slim = directions.astype(np.float32)
-    network.gradient(parameters, (*name, groups * count), batch_size)  # warms up
-    for i in range(groups * count):
-        begun = time.perf_counter()
-        gradient, _ = network.gradient(parameters, (*name, i), batch_size)
-        seconds.append(time.perf_counter() - begun)
+    sums, squares = np.zeros((groups, network.size), np.float32), np.zeros(groups)
+    for i, gradient in drawn(groups * count):
         sums[i % groups] += gradient
         squares[i % groups] += np.dot(gradient, gradient)
-        along.append(gradient @ slim)
-        told()
     return Sums(batch_size, count, _products(sums), squares, np.array(along, float), np.array(seconds))
+
+
+def _in_rounds(drawn: Iterable[tuple[int, "Vector"]], length: int, size: int) -> tuple[Array, Array, Array, Array]:
+    """Places, products within and across rounds, and squares of gradients in rounds of ``length``."""
+    blocks = min(GROUPS, length)
+    block = np.arange(length) * blocks // length
+    this, every = (np.zeros((blocks, size), np.float32) for _ in range(2))
+    within, squares = np.zeros((blocks, blocks)), np.zeros(blocks)
+    for i, gradient in drawn:
+        at = block[i % length]
+        this[at] += gradient
+        squares[at] += np.dot(gradient, gradient)
+        if i % length == length - 1:
+            within += _products(this)
+            every += this
+            this[:] = 0.0
+    return np.bincount(block).astype(float), within, _products(every), squares
 
 
 def _products(sums: NDArray[np.float32]) -> Array:
@@ -100,6 +153,15 @@ class Noise:
     The noise scale is their ratio :math:`\mathrm{tr}\,\Sigma/|G|^2` [samples]: the batch at which the noise of a
     gradient is as large as the gradient. None where the gradient is lost in the noise. Standard errors are those of
     the jackknife over groups.
+
+    A loader may give every sample once a round, or the same batches in every round: then batches are no independent
+    draws. Of E rounds of M batches, with :math:`\bar g_e` the mean of one,
+
+    .. math:: \mathrm{tr}\,\Sigma = \frac{B}{E(M-1)}\sum_{e,i}|g_{ei} - \bar g_e|^2, \qquad
+              |G|^2 = \frac{1}{E(E-1)}\sum_{e \ne f}\bar g_e \cdot \bar g_f
+
+    hold for such loaders as for independent draws. The jackknife leaves out places in the round, with what was drawn
+    there in all of them; there is no estimate by two batches.
     """
 
     total: Estimate
@@ -108,10 +170,14 @@ class Noise:
     two_batch: Estimate | None
 
 
-def noise_of(sums: Sums) -> Noise:
+def noise_of(sums: Sums | Rounds) -> Noise:
     """Noise of gradients at one place."""
-    total, square, scale = _jackknife(sums, _direct)
-    *_, two_batch = _jackknife(sums, _two_batch)
+    groups = len(sums.squares)
+    if isinstance(sums, Rounds):
+        total, square, scale = _jackknife(groups, functools.partial(_by_rounds, sums))
+        return Noise(total, square, scale if _stands_out(square) else None, None)
+    total, square, scale = _jackknife(groups, functools.partial(_direct, sums))
+    *_, two_batch = _jackknife(groups, functools.partial(_two_batch, sums))
     return Noise(total, square, scale if _stands_out(square) else None, two_batch if _stands_out(square) else None)
 
 
@@ -119,12 +185,20 @@ def _stands_out(one: Estimate) -> bool:
     return one.value > LOST * one.standard_error
 
 
-def _jackknife(sums: Sums, of: Callable[[Sums, NDArray[np.intp]], tuple[float, ...]]) -> list[Estimate]:
+def _jackknife(groups: int, of: Callable[[NDArray[np.intp]], tuple[float, ...]]) -> list[Estimate]:
     """Estimates from all groups, with the spread of those that leave one out."""
-    every = np.arange(len(sums.squares))
-    without = np.array([of(sums, np.delete(every, i)) for i in every])
+    every = np.arange(groups)
+    without = np.array([of(np.delete(every, i)) for i in every])
     errors = np.sqrt((len(every) - 1) * without.var(0))
-    return [Estimate(value=float(v), standard_error=float(e)) for v, e in zip(of(sums, every), errors, strict=True)]
+    return [Estimate(value=float(v), standard_error=float(e)) for v, e in zip(of(every), errors, strict=True)]
+
+
+def _by_rounds(rounds: Rounds, kept: NDArray[np.intp]) -> tuple[float, ...]:
+    count, length = rounds.rounds, float(rounds.places[kept].sum())
+    within, across = (float(one[np.ix_(kept, kept)].sum()) for one in (rounds.within, rounds.across))
+    variance = (float(rounds.squares[kept].sum()) - within / length) / (count * (length - 1))
+    square = (across - within) / (count * (count - 1) * length**2)
+    return rounds.batch_size * variance, square, _ratio(rounds.batch_size * variance, square)
 
 
 def _direct(sums: Sums, kept: NDArray[np.intp]) -> tuple[float, ...]:
@@ -177,7 +251,7 @@ def covariance_of(slopes: Array, batch_size: int, route: Literal["samples", "bat
     )
 
 
-def seconds_of(sums: Sums) -> Seconds:
+def seconds_of(sums: Sums | Rounds) -> Seconds:
     """Time of one gradient; the median's error is half of what 68 % of medians lie within, by order statistics."""
     reach = 0.5 / math.sqrt(len(sums.seconds))
     low, left, median, right, high = np.quantile(

@@ -99,7 +99,7 @@ class NoiseSummary(_Part):
         rest: Mean variance along a direction orthogonal to those.
         gradient_square: Squared length of the mean gradient.
         scale: Batch at which noise equals signal [samples]; None where the gradient is lost in the noise.
-        scale_two_batch: The same by McCandlish et al.'s two-batch estimator.
+        scale_two_batch: The same by McCandlish et al.'s two-batch estimator; None for loaders told by rounds.
     """
 
     total: Estimate

@@ -311,7 +311,7 @@ class _Search:
                 return
             theirs = arrivals(other, seed=self.seed)
             rate = study.learning_rate * timing.rate / theirs.rate
-            heat = rate / study.learning_rate * timing.gradients_a_step / theirs.gradients_a_step
+            heat = rate / study.learning_rate * timing.averaged / theirs.averaged
             yield other.with_schedule(learning_rate=rounded(rate)), heat
             if workers == 1 or factor > 1.0:
                 return

@@ -45,8 +45,8 @@ class Pace:
 
     @property
     def samples(self) -> float:
-        """Samples behind the gradients applied for a unit of what is to be saved."""
-        return self.timing.rate * self.timing.gradients_a_step * self.study.batch_size / self.price
+        """Samples behind the noise of the steps for a unit of what is to be saved."""
+        return self.timing.rate * self.timing.averaged * self.study.batch_size / self.price
 
 
 def pace(study: Study, goal: Goal, size: int, seed: int) -> Pace:

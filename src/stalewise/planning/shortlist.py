@@ -58,7 +58,7 @@ def guess(study: Study, timing: Arrivals, margin: float = MARGIN) -> Guess:
         rates = np.array([study.learning_rate])
     else:
         rates = margin * limit / pull.max() * RATIO ** np.arange(RUNGS)
-    samples = study.batch_size * seen.gradients_a_step
+    samples = study.batch_size * seen.averaged
     noise = (rates[:, None] * inert) ** 2 * spectrum.noise * (seen.block * seen.weight_square / samples)
     time, floor = settle_together(
         seen, rates[:, None] * pull, spectrum.eigenvalues, noise, spectrum.start, study.target.loss, limit=limit

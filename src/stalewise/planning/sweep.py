@@ -16,8 +16,11 @@ from stalewise.errors import InputError
 from stalewise.hands import Call, Hands, identity
 from stalewise.planning.objectives import traffic_of
 from stalewise.planning.search import size_of
+from stalewise.planning.shortlist import ROUGH
 from stalewise.prediction import predict
+from stalewise.protocol.rules import WAIT
 from stalewise.simulation import simulate
+from stalewise.staleness import arrivals
 from stalewise.study import Study
 from stalewise.trajectory import Trajectory
 
@@ -187,5 +190,7 @@ def answered(study: Study, engine: str, seeds: int | None, seed: int) -> dict[st
 
 def _rate(told: Trajectory, study: Study) -> float:
     """Gradients computed a second."""
-    share = told.gradients.computed / max(told.gradients.applied, 1)
-    return (told.update_rate or 0.0) * study.rules().group * share
+    share, rules = told.gradients.computed / max(told.gradients.applied, 1), study.rules()
+    counted = rules.on_stale == WAIT and rules.max_staleness is not None and rules.trigger == 0
+    a_step = arrivals(study, share=ROUGH).gradients_a_step if counted else rules.group
+    return (told.update_rate or 0.0) * a_step * share

@@ -51,11 +51,11 @@ class Modes:
 
 
 def modes_of(study: Study, timing: Arrivals) -> Modes:
-    """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients a step) for each update."""
+    """Collect a quadratic's modes; noise is learning rate^2 x variance / (batch x gradients averaged) an update."""
     spectrum, rate = study.workload.modes(), study.learning_rate
     curvature, which = np.unique(spectrum.eigenvalues, return_inverse=True)
     pull, noisier = study.pull(curvature)
-    scale = rate**2 / (study.batch_size * timing.gradients_a_step) * timing.block * timing.weight_square
+    scale = rate**2 / (study.batch_size * timing.averaged) * timing.block * timing.weight_square
     inertia = tuple(inertia_of(study, one * timing.weight_mean) for one in pull)
     measured = dispersion(timing, replace(inertia[-1], decay=0.0))
     if measured is not None:

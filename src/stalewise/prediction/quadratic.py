@@ -19,23 +19,20 @@ from stalewise.dynamics import (
     stationary_variance,
     transient,
 )
+from stalewise.prediction.in_time import in_time
 from stalewise.prediction.modes import Modes, Stability, learning_rate_limit, modes_of, stability_of
-from stalewise.staleness import Arrivals, FirstSteps, arrivals, has_formula, poisson_error
+from stalewise.staleness import Arrivals, arrivals, has_formula, poisson_error
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
 
 Array = NDArray[np.float64]
 POINTS = 800
-HUGE = 1e300  # in place of an infinite loss, of which there may be no chance
-FEW = 40.0  # expected updates below which their number is not taken as normal
 MOST_UPDATES = 1 << 21  # solved one by one
 SOLVED_UPDATES = 1 << 14  # from here on slow modes go on as exponentials, or sooner where they surely are some
 ALIKE, SURELY_ALIKE = 1e-3, 1e-4  # of a rate, to which that of the quarter before is the same
 FIRST_SOLVED, RARE = 256, 1e-4  # updates, and 8 times the age that so few exceed: how many are solved at first
 ALONG = 0.25  # of the limit, from where on a mode's second moment is followed along a recorded path
 POISSON_NOTED = 256  # workers up to which the note on Poisson arrivals is worth its time, half a second at most
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def predict_quadratic(study: Study, *, seed: int = 0) -> Trajectory:
@@ -163,41 +160,12 @@ def _curve(
     farthest = min(longest, 4.0 * _time_of(timing, float(index[-1])))
     while True:
         time = np.linspace(0.0, end, POINTS)
-        mean, variance = timing.counts(time)
-        loss = _over_counts(mean, variance, index, table)
-        if timing.first_steps is not None:
-            _over_first_steps(timing.first_steps(), time, table, loss)
+        mean, _ = timing.counts(time)
+        loss = in_time(timing, time, index, table)
         if not reachable or loss[0, -1] <= target or end >= farthest:
             break
         end = min(1.6 * end, farthest)  # late are those runs of which few updates were made
     return _Curve(time, np.minimum(mean, index[-1]), loss)
-
-
-def _over_counts(mean: Array, variance: Array, index: Array, table: Array) -> Array:
-    """Loss at times by which so many updates are expected, averaged over their number, shape (rows, times).
-
-    As if it were normal; where few are expected and they scatter like a Poisson process or more, negative binomial.
-    """
-    nodes = np.clip(mean[:, None] + np.sqrt(variance)[:, None] * _NODES, 0.0, index[-1])
-    loss = np.array([np.interp(nodes, index, row) @ _WEIGHTS for row in table])
-    few = (mean > 0) & (mean < FEW) & (variance >= 0.99 * mean)
-    if few.any():
-        expected, wider = mean[few][:, None], np.maximum(variance[few] / mean[few], 1.001)[:, None] - 1.0
-        counts = np.arange(12.0 * FEW)
-        ratios = np.empty((len(expected), len(counts)))  # of a chance to the one before
-        ratios[:, :1] = (1.0 + wider) ** (-expected / wider)
-        ratios[:, 1:] = (counts[:-1] + expected / wider) / counts[1:] * (wider / (1.0 + wider))
-        chances = np.cumprod(ratios, axis=1)
-        loss[:, few] = [chances @ np.minimum(np.interp(counts, index, row), HUGE) for row in table]
-    return loss
-
-
-def _over_first_steps(first: FirstSteps, time: Array, table: Array, loss: Array) -> None:
-    """Put the loss averaged over the number of steps in its place, at times at which their chances are known."""
-    few = time <= first.time[-1]
-    chances = first.at(time[few])
-    steps = np.minimum(np.arange(chances.shape[1]), table.shape[1] - 1)
-    loss[:, few] = np.minimum(table[:, steps], HUGE) @ chances.T
 
 
 def _weights(timing: Arrivals, modes: Modes) -> list[float | None]:

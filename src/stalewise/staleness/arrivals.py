@@ -211,7 +211,10 @@ def _rennala(delay: AbstractDelay, workers: int, group: int, together: bool) -> 
     mean, variance = kth_gradient(delay, workers, group, stale_first=True)
     law = StalenessLaw(np.ones(1), "exact: none but the newest version is applied")
     first = kth_gradient(delay, workers, group)[0] if together else group * delay.mean / workers
-    return _rounds(mean, variance, group, law, group * delay.mean / (workers * mean), first=first)
+    share, beat = group * delay.mean / (workers * mean), 0.0
+    if together and delay.cv < 1e-12:  # everything arrives at whole cycles, also what ends a round
+        first, beat = group * delay.mean / workers, delay.mean
+    return _rounds(mean, variance, group, law, share, first=first, beat=beat)
 
 
 def _limited_lead(delay: AbstractDelay, workers: int, lead: int, together: bool) -> Arrivals | None:
@@ -274,14 +277,26 @@ def _asynchronous(delay: AbstractDelay, workers: int, group: int, together: bool
 
 
 def _rounds(
-    mean: float, variance: float, group: int, law: StalenessLaw, acceptance: float, *, first: float | None = None
+    mean: float,
+    variance: float,
+    group: int,
+    law: StalenessLaw,
+    acceptance: float,
+    *,
+    first: float | None = None,
+    beat: float = 0.0,
 ) -> Arrivals:
-    """Steps at the end of independent rounds [s], [s^2] that all see the same age; of the first one, its mean [s]."""
+    """Steps at the end of independent rounds [s], [s^2] that all see the same age; of the first one, its mean [s].
+
+    Constant rounds end at the next multiple of ``beat`` [s], unless that is 0.
+    """
     square = variance / mean**2
     first = mean if first is None else first
 
     def counts(time: Array) -> tuple[Array, Array]:
         if square < 1e-18:
+            if beat > 0.0:
+                time = beat * np.floor(time / beat * (1 + 1e-12))
             return np.floor(np.maximum(1.0 + (time - first) / mean * (1 + 1e-12), 0.0)), np.zeros_like(time)
         steps = np.maximum((time - first) / mean + 0.5 * (1.0 + square), 0.0)
         variance, early = square * steps, first_rounds(mean, square, first)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stalewise.protocol.rules import CANCEL
+from stalewise.simulation.paths import recorded_path
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.staleness.law import has_formula, law_from_counts
 from stalewise.staleness.timing import Arrivals, FirstSteps
@@ -23,6 +24,8 @@ WARM_UP, ROUGH_WARM_UP = 30.0, 8.0  # cycles before it counts
 FEWEST_CYCLES, ROUGH_FEWEST = 120.0, 60.0
 PILOT, BUSY = 4.0, 4.0  # cycles of one run, and gradients begun a worker and cycle, from where on runs are shorter
 PRECISION = 0.003  # wanted of the update rate
+VARIES = 0.01  # of the group: from where on a step's mean number of gradients is told in its place
+STEPS_SEEN = 100_000  # gradients of the path on which it is seen how that number varies
 LONGER = 5.0  # times the first length, at most
 
 
@@ -34,7 +37,9 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
     They are made up to 5 times longer where the update rate is not known to 0.3 %; what is reached is said. A ``share``
     of all that may do for a rough look, 40 runs then for the number of steps. Where steps cancel work, so that a worker
     begins more than 4 gradients a cycle, all runs are shorter in proportion. ``length`` is the part of the 1,000,000
-    that may do for a search; the rate is then known to 0.3 % over its root.
+    that may do for a search; the rate is then known to 0.3 % over its root. Gradients a step are those applied over the
+    steps taken, where that is more than 1 % from the group (a bound kept by waiting).
+
     The number of steps by a given time comes from 16 runs begun as the study says, that of the first 20 from up to 512.
 
     With a ``trigger`` what is sent depends on the gradients, so the study's own workload and learning rate are run.
@@ -45,11 +50,14 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
     if still.schedule.learning_rate is None:
         still = still.with_schedule(learning_rate=1.0)
     workers = study.workers()
+    group = study.rules().group
     begin, end, rates = _long_run(still, workers.mean_cycle, workers.count, seed, share, length)
     applied = end.tally.applied - begin.tally.applied
     finished = applied + sum(
         getattr(end.tally, fate) - getattr(begin.tally, fate) for fate in ("dropped", "cancelled", "unsent")
     )
+    taken = applied / max(float((end.updates[:, 2] - end.updates[:, 1]).sum()), 1.0)
+    uneven = applied > 0 and abs(taken / group - 1.0) > VARIES
     counts = end.counts.copy()
     counts[: len(begin.counts)] -= begin.counts
     age = (end.ages - begin.ages) / max(applied, 1)
@@ -61,19 +69,30 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
         f"counted over {applied} gradients in virtual time, no formula for {what}; "
         f"standard error of the update rate {100 * standard_error(rates):.2g} %"
     )
-    early = _first_steps(still, rate, applied / max(finished, 1), seed) if share >= 1.0 else None
+    acceptance, a_step = applied / max(finished, 1), taken if uneven else float(group)
+    noise = None
+    if uneven and study.rules().trigger == 0.0:
+        noise = _noise_gradients(still, min(share, 1.0), acceptance, rate * a_step, seed)
+    early = _first_steps(still, rate, a_step / max(acceptance, 1e-3), seed) if share >= 1.0 else None
     return Arrivals(
         rate=rate,
-        gradients_a_step=study.rules().group,
+        gradients_a_step=a_step,
         staleness=law_from_counts(counts if applied else np.ones(1), method),
         delay_mean=age,
         delay_cv=spread / age if age > 0 else 0.0,
-        acceptance=applied / max(finished, 1),
+        acceptance=acceptance,
         counts=_counts_from_start(still, workers.mean_cycle, workers.count, seed, rate, share, early),
         memoryless=False,
         heavy_tailed=False,
         first_steps=None if early is None else lambda: early,
+        noise_gradients=noise,
     )
+
+
+def _noise_gradients(study: Study, share: float, acceptance: float, rate: float, seed: int) -> float:
+    """1/E[1/n] over the steps of a recorded path, n the gradients of each."""
+    ends = recorded_path(study, round(STEPS_SEEN * max(share, 0.1)), acceptance, rate, seed=seed).ends
+    return float(1.0 / np.mean(1.0 / np.diff(ends, prepend=0)))
 
 
 def _long_run(
@@ -112,9 +131,9 @@ def standard_error(rates: Array) -> float:
     return float(rates.std(ddof=1)) / math.sqrt(len(rates)) / rate if rate > 0 else 0.0
 
 
-def _first_steps(study: Study, rate: float, acceptance: float, seed: int) -> FirstSteps | None:
-    """Chances of the first steps, from many short runs; None if there are no steps."""
-    gradients = FIRST * study.rules().group / max(acceptance, 1e-3)  # a run, about
+def _first_steps(study: Study, rate: float, computed: float, seed: int) -> FirstSteps | None:
+    """Chances of the first steps, ``computed`` gradients each, from many short runs; None if there are no steps."""
+    gradients = FIRST * computed  # a run, about
     seeds = round(min(max(FIRST_GRADIENTS / gradients, FIRST_SEEDS[0]), FIRST_SEEDS[1]))
     if not rate > 0:
         return None

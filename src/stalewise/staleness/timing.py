@@ -53,7 +53,7 @@ class Arrivals:
 
     Attributes:
         rate: Steps a second in the long run.
-        gradients_a_step: Gradients averaged in one step.
+        gradients_a_step: Gradients averaged in one step; the mean of their number n where that varies (waiting).
         staleness: Law of the staleness of an applied gradient, each counted with its weight.
         delay_mean, delay_cv: Age of the parameters behind it [s], and its coefficient of variation.
         acceptance: Share of the gradients computed that are applied.
@@ -67,10 +67,11 @@ class Arrivals:
         first_steps: Chances of the first few steps, which no mean and variance tell; None where these have to do.
         path: Runs the schedule in virtual time and says who was applied when, for what depends on how staleness hangs
             together; None where nothing does, or it is not recorded.
+        noise_gradients: 1/E[1/n] where n varies: that many gradients a step have the noise of these; None elsewhere.
     """
 
     rate: float
-    gradients_a_step: int
+    gradients_a_step: float
     staleness: StalenessLaw
     delay_mean: float
     delay_cv: float
@@ -85,6 +86,12 @@ class Arrivals:
     weight: Weight = UNWEIGHTED
     first_steps: "Callable[[], FirstSteps] | None" = None
     path: Callable[[], Path] | None = None
+    noise_gradients: float | None = None
+
+    @property
+    def averaged(self) -> float:
+        """Gradients that a step has the noise of: a step of n has 1/n of the variance of one, so 1/E[1/n]."""
+        return self.noise_gradients or self.gradients_a_step
 
     @property
     def observed(self) -> StalenessLaw:

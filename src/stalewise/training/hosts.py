@@ -2,11 +2,12 @@
 
 import math
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from stalewise.errors import InputError, NotConvergedError
+from stalewise.errors import InputError, NotConvergedError, TaskError
 from stalewise.study import Study
 from stalewise.training.host import Host
 from stalewise.training.lines import Lines
@@ -14,6 +15,7 @@ from stalewise.training.lines import Lines
 LOOK = 0.2  # how often hosts that are not there are looked for [s]
 REST = 0.5  # a process that died is left alone so long [s]
 MOST_DEATHS = 5  # in a row without one gradient
+_TASK = re.compile(r"TaskError: workload\.kind: (?P<kind>\S+) raised (?P<raised>.*)")
 
 
 class Place(NamedTuple):
@@ -78,7 +80,7 @@ class Hosts:
         threads = max(1, processors // len(places)) if real else 1
         remote = ray.remote(host)
         self.seats: list[Seat] = []
-        self.trouble = ""
+        self.trouble, self._by_task, self._kind = "", False, study.workload.kind
         share = gpu_share(sum(place.device != "cpu" for place in places), ray.cluster_resources().get("GPU", 0.0))
         for place in places:
             options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_cpus": int(joined)}
@@ -140,22 +142,26 @@ class Hosts:
 
         Raises:
             NotConvergedError: It cannot be made, or keeps dying without computing anything.
+            TaskError: So, for what the task raises.
         """
         seat = self.seats[number]
         seat.deaths += seat.up or seat.serving
         seat.up = seat.serving = seat.remote = False
         seat.asked, seat.look_at = None, time.monotonic() + REST
         if error is not None and "creation task" in str(error):
-            raise NotConvergedError(f"worker process {number} cannot start: {_last_line(error)}")
+            said = _last_line(error)
+            if found := _TASK.search(said):
+                raise TaskError(found["kind"], f"{found['raised']} in worker process {number}, which cannot start")
+            raise NotConvergedError(f"worker process {number} cannot start: {said}")
         if error is not None and isinstance(error, self._ray.exceptions.RayTaskError):
-            self.trouble = _last_line(error)
+            self._remember(error)
         if seat.deaths > MOST_DEATHS:
             if seat.served is not None:
                 self._failed(seat, wait=1.0)
-            raise NotConvergedError(
-                f"worker process {number} died {seat.deaths} times without computing a gradient"
-                f"{self.trouble and f'; the task raised {self.trouble}'}"
-            )
+            ended = f"worker process {number} died {seat.deaths} times without computing a gradient"
+            if self._by_task:
+                raise TaskError(self._kind, f"{self.trouble}; {ended}")
+            raise NotConvergedError(f"{ended}{self.trouble and f'; the task raised {self.trouble}'}")
         lost, seat.tickets = list(seat.tickets), {}
         return lost
 
@@ -167,10 +173,14 @@ class Hosts:
         try:
             self._ray.get(served)
         except self._ray.exceptions.RayTaskError as error:
-            self.trouble = _last_line(error)
+            self._remember(error)
         except self._ray.exceptions.RayError:  # the process is gone
             pass
         return True
+
+    def _remember(self, error: Exception) -> None:
+        """What was raised in a process, and whether by the user's own task."""
+        self.trouble, self._by_task = _last_line(error), isinstance(getattr(error, "cause", None), TaskError)
 
     def hung(self, patience: float) -> list[int]:
         """Hosts whose oldest order is more than ``patience`` seconds old."""
@@ -196,6 +206,8 @@ def gpu_share(processes: int, gpus: float) -> float:
 def _last_line(error: Exception) -> str:
     """What was raised, in one line: the cause where Ray has it, else the last line of its traceback."""
     cause = getattr(error, "cause", None)
+    if isinstance(cause, TaskError):
+        return cause.raised
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

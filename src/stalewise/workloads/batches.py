@@ -38,6 +38,10 @@ class AbstractBatches(ABC):
     def draw(self, name: Name, size: int) -> Any:
         """The batch of this name, of ``size`` samples."""
 
+    def round(self, most: int) -> int | None:  # noqa: ARG002  (of some data alone)
+        """Batches after which the data begin anew; None if they never do, or not within ``most``."""
+        return None
+
     def draw_stacked(self, names: Sequence[Name], size: int) -> Any:
         """Batches stacked along a new first axis, tensor by tensor.
 
@@ -124,6 +128,13 @@ class Streamed(AbstractBatches):
         while stream.taken < index:
             stream.next()
         return stream.next()
+
+    def round(self, most: int) -> int | None:
+        """Batches of the loader, counted by walking through it once."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            count = sum(1 for _ in itertools.islice(self._whole, most + 1))
+        return count if count <= most else None
 
     def all(self, most: int = EVALUATED, part: int = CHUNK) -> Iterator[tuple[Any, int]]:  # noqa: ARG002
         """The first batches of an order of its own, as large as the loader makes them."""

@@ -1,9 +1,10 @@
 """A network, its data and its loss, seen as functions of one flat parameter vector."""
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -17,15 +18,34 @@ from stalewise.workloads.batches import CHUNK, EVALUATED, AbstractBatches, Addre
 from stalewise.workloads.derivatives import Derivatives
 from stalewise.workloads.seeds import seeded
 from stalewise.workloads.stacked import Stacked
-from stalewise.workloads.task import Task
+from stalewise.workloads.task import Factory, Task
 
 Vector = NDArray[np.float32]
+P = ParamSpec("P")
+R = TypeVar("R")
 PARTS = 16  # of the samples that derivatives are taken over, for their standard errors
 FEWEST = 4  # gradients computed together; below, one by one is as fast
 MOST = 128
 MOST_VALUES = 1 << 22  # parameters of all of them
 LIGHT = 3e7  # operations of a gradient on a CPU: heavier ones keep it busy one by one
 CLOSE = 1e-3  # what rounding may change of a gradient, by its norm
+
+
+def _blaming(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of `Network` out of which what the user's task raises comes as a `TaskError`."""
+
+    @functools.wraps(method)
+    def told(*given: P.args, **named: P.kwargs) -> R:
+        try:
+            return method(*given, **named)
+        except Exception as error:
+            network = given[0]
+            assert isinstance(network, Network)
+            with network.blaming():
+                raise error
+        raise AssertionError("unreachable")
+
+    return told
 
 
 class Network:
@@ -36,7 +56,7 @@ class Network:
     share; `export` fills them in at the end.
 
     Args:
-        build: Makes the task; called once, and once for each `start`.
+        build: Makes the task; called once, and once for each `start`. What its task raises is a `TaskError`.
         device: Where gradients are computed.
 
     Attributes:
@@ -45,9 +65,12 @@ class Network:
 
     Raises:
         InputError: Parameters are not dense float32, or there are none.
+        TaskError: The task's own code raises; so in all methods.
     """
 
-    def __init__(self, build: Callable[[], Task], device: str = "cpu") -> None:
+    @_blaming
+    def __init__(self, build: Factory, device: str = "cpu") -> None:
+        self.blaming = build.blaming
         self._build, self._device = build, torch.device(device)
         task = _seeded(build, 0)
         self._task, self._model = task, _without_averages(task.model).to(self._device)
@@ -73,6 +96,7 @@ class Network:
         pieces = flat.split([weight.numel() for weight in self._weights], dim=-1)
         return [piece.unflatten(-1, w.shape or (1,)) for piece, w in zip(pieces, self._weights, strict=True)]
 
+    @_blaming
     def start(self, seed: int) -> Vector:
         """First parameters, those that the factory makes when PyTorch is seeded with ``seed``, shape (size,)."""
         if seed == 0:
@@ -80,10 +104,12 @@ class Network:
         model = _seeded(self._build, seed).model
         return torch.cat([weight.detach().ravel() for weight in _trainable(model)]).numpy().copy()
 
+    @_blaming
     def draw(self, batch: Name, size: int) -> Any:
         """Samples of the batch named (seed, worker, index)."""
         return to_device(self._data.draw(batch, size), self._device)
 
+    @_blaming
     def gradient(
         self, parameters: Vector, batch: Name, batch_size: int, room: Vector | None = None
     ) -> tuple[Vector, float]:
@@ -107,6 +133,7 @@ class Network:
         loss.backward()
         return (gradient.numpy() if shared else gradient.cpu().numpy().copy()), float(loss.detach())
 
+    @_blaming
     def gradients(self, parameters: Sequence[Vector], batches: Sequence[Name], batch_size: int) -> Vector:
         """`gradient` at many parameters, shape (n, size): the same up to rounding, together where that is faster."""
         found = np.empty((len(batches), self.size), np.float32)
@@ -171,6 +198,7 @@ class Network:
         flat = torch.from_numpy(np.stack(parameters)).to(self._device)
         return self._stacked(flat, samples).cpu().numpy()
 
+    @_blaming
     def local_gradient(
         self, parameters: Vector, batch: Name, batch_size: int, steps: int, learning_rate: float,
         room: Vector | None = None,
@@ -188,6 +216,7 @@ class Network:
             here = np.asarray(here - rate * gradient, np.float32)
         return (parameters - here) / rate
 
+    @_blaming
     def local_gradients(
         self, parameters: Sequence[Vector], batches: Sequence[Name], batch_size: int, steps: int, learning_rate: float
     ) -> Vector:
@@ -201,10 +230,12 @@ class Network:
             here = here - rate * self.gradients(list(here), names, batch_size)
         return (first - here) / rate
 
+    @_blaming
     def loss(self, parameters: Vector) -> float:
         """Training loss on all of the data, or on a fixed choice of 4,096 samples of it."""
         return self._mean(self._data, self._loss, parameters)
 
+    @_blaming
     def score(self, parameters: Vector) -> float | None:
         """The task's score of the held-out data, its loss unless it has one; None without such data."""
         if self._held_out is None:
@@ -229,12 +260,19 @@ class Network:
         """Samples of the data; None where a loader draws them by itself."""
         return self._data.count if isinstance(self._data, Addressed) else None
 
+    @_blaming
+    def round(self, most: int) -> int | None:
+        """Batches after which a loader with an order of its own begins anew, if it does within ``most``; else None."""
+        return self._data.round(most)
+
+    @_blaming
     def derivatives(self, parameters: Vector, samples: int = EVALUATED) -> Derivatives:
         """Second derivatives at ``parameters``, of `loss` if it is told on no more than so many ``samples``."""
         part = max(2 if self._normalises else 1, min(CHUNK, -(-samples // PARTS)))
         batches = [(to_device(batch, self._device), count) for batch, count in self._data.all(samples, part)]
         return Derivatives(self._model, self._loss, batches, lambda: self._put(parameters))
 
+    @_blaming
     def export(self, parameters: Vector) -> dict[str, torch.Tensor]:
         """The model's ``state_dict`` at ``parameters``, running averages of batch normalisation over the data."""
         model = copy.deepcopy(_seeded(self._build, 0).model)

@@ -10,15 +10,18 @@
 in ``my_module.py``, and ``kind = "my_module:factory"`` in the study.
 """
 
+import contextlib
 import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stalewise.errors import InputError, MissingExtraError
 from stalewise.study import BUILT_IN, Workload
+from stalewise.workloads.blame import blaming
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +49,30 @@ class Task(NamedTuple):
     score: "Callable[[torch.nn.Module, Any], torch.Tensor | float] | None" = None
 
 
-def find_factory(workload: Workload) -> Callable[[], Task]:
+@dataclass(frozen=True)
+class Factory:
+    """A factory with its options put in; called, it makes the task.
+
+    Attributes:
+        kind: The workload's.
+        home: File of the module that holds it, if it has one.
+        make: Makes the task.
+    """
+
+    kind: str
+    home: str | None
+    make: Callable[[], Any]
+
+    def __call__(self) -> Task:
+        """The task."""
+        return _task(self.kind, self.make())
+
+    def blaming(self) -> "contextlib.AbstractContextManager[None]":
+        """While open, what the task raises becomes a `TaskError`."""
+        return blaming(self.kind, self.home)
+
+
+def find_factory(workload: Workload) -> Factory:
     """The factory behind a workload, with its options put in.
 
     Your own is looked up as Python does, and first in the folder of the study.
@@ -54,10 +80,12 @@ def find_factory(workload: Workload) -> Callable[[], Task]:
     Raises:
         InputError: There is no such module or function, or it does not take these options.
         MissingExtraError: A built-in one needs a package that is not installed.
+        TaskError: Its module raises when it is imported.
     """
     kind = workload.kind
     module, _, name = BUILT_IN.get(kind, kind).partition(":")
-    factory = getattr(_import(kind, module, workload.folder), name, None)
+    found = _import(kind, module, workload.folder)
+    factory = getattr(found, name, None)
     if not callable(factory):
         raise InputError(f"workload.kind: module {module!r} has no function {name!r}")
     options = dict(workload.options)
@@ -67,22 +95,25 @@ def find_factory(workload: Workload) -> Callable[[], Task]:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
         raise InputError(f"workload.options: {kind} takes {inspect.signature(factory)}: {error}") from None
-    return lambda: _task(kind, factory(**options))
+    return Factory(kind, getattr(found, "__file__", None), lambda: factory(**options))
 
 
 def _import(kind: str, module: str, folder: Path) -> Any:
     place = str(folder)
     if kind not in BUILT_IN and place not in sys.path:
         sys.path.insert(0, place)
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in EXTRA:
-            raise MissingExtraError(missing, "torch") from None
-        if missing != module.partition(".")[0]:
-            raise
-        raise InputError(f"workload.kind: there is no module {module!r} beside the study or on Python's path") from None
+    with blaming(kind, None):
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing in EXTRA:
+                raise MissingExtraError(missing, "torch") from None
+            if missing != module.partition(".")[0]:
+                raise
+            raise InputError(
+                f"workload.kind: there is no module {module!r} beside the study or on Python's path"
+            ) from None
 
 
 def _task(kind: str, made: Any) -> Task:

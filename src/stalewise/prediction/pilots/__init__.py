@@ -13,7 +13,7 @@ be small enough, a smaller fleet stands in for the large one (`fleets`).
 from stalewise.prediction.pilots.design import Pilot, pilots_of
 from stalewise.prediction.pilots.fleets import Fleet, own_fleet, smaller_fleet
 from stalewise.prediction.pilots.network import BUDGET, SEEDS, predict_network
-from stalewise.prediction.pilots.runs import Curves, Forecast, Pilots
+from stalewise.prediction.pilots.runs import Curves, Forecast, Pilots, losses_of
 from stalewise.prediction.pilots.temperature import drawn_back, smoothed
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Pilot",
     "Pilots",
     "drawn_back",
+    "losses_of",
     "own_fleet",
     "pilots_of",
     "predict_network",

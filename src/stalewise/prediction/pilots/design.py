@@ -1,6 +1,9 @@
 """Which pilots a budget of samples buys: how many workers, and which two batch sizes."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from stalewise.prediction.pilots.fleets import Fleet, fewest_workers, noise_is_additive, own_fleet, smaller_fleet
 from stalewise.staleness import Arrivals
@@ -9,6 +12,7 @@ from stalewise.study import Study
 MOST = 64  # workers of a pilot: more are as good as these at the same cost
 COLDER = 5  # times the samples of the hotter pilot's gradient: the colder one's
 SHARES = COLDER + 1
+SPREAD = 2.0  # standard deviations of the number of steps by which a pilot that takes them one by one is ahead
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,21 @@ class Pilot:
         seconds: Seconds of the predicted study for one of the pilot.
         updates: Updates of the predicted study for one of the pilot.
         temperature: Noise temperature over the study's; its inverse is the share of samples that it costs.
+        steps: Arrivals of the predicted study's steps, where the pilot takes them one by one, one a second.
     """
 
     study: Study
     seconds: float
     updates: float
     temperature: float
+    steps: Arrivals | None = None
+
+    def reach(self, until: float) -> float:
+        """How far it must run [s] to tell of the predicted study up to ``until`` [s]."""
+        if self.steps is None:
+            return until / self.seconds
+        mean, variance = self.steps.counts(np.array([until]))
+        return math.ceil(float(mean[0] + SPREAD * np.sqrt(variance[0])))
 
 
 def pilots_of(study: Study, timing: Arrivals, budget: float, *, any_batch: bool = True) -> tuple[Pilot, ...]:
@@ -86,4 +99,4 @@ def _pilot(fleet: Fleet, batch: int) -> Pilot:
     study = fleet.study
     if batch != study.batch_size:
         study = study.with_cycles_held().with_schedule(batch_size=batch)
-    return Pilot(study, fleet.seconds, fleet.updates, fleet.batch / batch)
+    return Pilot(study, fleet.seconds, fleet.updates, fleet.batch / batch, fleet.steps)

@@ -35,12 +35,15 @@ class Fleet:
         seconds: Seconds of the study it stands in for, for one of its own.
         updates: Updates of that study for one of its own.
         batch: Samples a gradient at which its noise temperature is that study's.
+        steps: Arrivals of that study's steps, which this one takes one by one, one a second; None where both take them
+            at like times.
     """
 
     study: Study
     seconds: float
     updates: float
     batch: float
+    steps: Arrivals | None = None
 
 
 def own_fleet(study: Study, timing: Arrivals) -> Fleet:
@@ -54,8 +57,8 @@ def own_fleet(study: Study, timing: Arrivals) -> Fleet:
         policy="async", active_workers=1, batch_size=batch, group=None, max_staleness=None, on_stale=None,
         staleness_weight=None,
     )  # fmt: skip
-    plain = alone.with_cluster(service=None, group=None, workers=1, compute="constant(1)")
-    return Fleet(plain.with_delay(Constant(1.0)), 1.0 / timing.rate, 1.0, float(batch))
+    plain = alone.with_cluster(service=None, group=None, workers=1, compute="constant(1)", start="together")
+    return Fleet(plain.with_delay(Constant(1.0)), 1.0 / timing.rate, 1.0, float(batch), timing)
 
 
 def smaller_fleet(study: Study, timing: Arrivals, few: int) -> Fleet | None:
@@ -88,7 +91,7 @@ def smaller_fleet(study: Study, timing: Arrivals, few: int) -> Fleet | None:
         momentum=1.0 - fewer,
         nesterov=study.schedule.nesterov and fewer < 1.0,
     )
-    batch = study.batch_size * stretch * timing.gradients_a_step / theirs.gradients_a_step
+    batch = study.batch_size * stretch * timing.averaged / theirs.averaged
     return Fleet(fleet, stretch * theirs.rate / timing.rate, stretch, batch)
 
 

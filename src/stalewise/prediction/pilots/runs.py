@@ -1,5 +1,6 @@
 """Pilots at work: their runs side by side in virtual time, and what their losses say."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stalewise.prediction.pilots.design import Pilot
+from stalewise.prediction.in_time import in_time
+from stalewise.prediction.pilots.design import SPREAD, Pilot
 from stalewise.prediction.pilots.temperature import drawn_back, smoothed
 from stalewise.simulation import NetworkRun, advance
 from stalewise.trajectory import settling_time
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 STALL_CYCLES = 80  # and not before, when the predicted loss no longer falls
+PARTS = 8  # of a step, at which a loss is told that is placed by counts of steps,
+STEPS, APART = 64, 0.015  # for so many steps; then at that share of the time passed
 FAR = 1.5  # times the predicted time: from where on the colder pilot's own is far away
 
 
@@ -85,7 +89,7 @@ class Pilots:
 
     def __init__(self, pilots: Sequence[Pilot], network: "Network", seeds: int, seed: int, cycle: float) -> None:
         self.pilots: tuple[Pilot, ...] = tuple(pilots)
-        self._cycle = cycle
+        self._cycle, self._until = cycle, 0.0
         start = network.start(seed)
         self._runs = [[NetworkRun(one.study, network, seed + i, start) for i in range(seeds)] for one in pilots]
 
@@ -97,7 +101,11 @@ class Pilots:
     @property
     def whole(self) -> float:
         """Samples that the study's own runs would have spent by now, over all seeds, by the colder pilot's."""
-        return sum(run.samples for run in self._runs[0]) * self.pilots[0].temperature
+        pilot, spent = self.pilots[0], sum(run.samples for run in self._runs[0])
+        if pilot.steps is not None:  # it is ahead
+            steps, _ = pilot.steps.counts(np.array([self._until]))
+            spent = len(self._runs[0]) * pilot.study.batch_size * (float(steps[0]) + 1.0)
+        return spent * pilot.temperature
 
     @property
     def diverged(self) -> tuple[bool, ...]:
@@ -108,7 +116,8 @@ class Pilots:
         """Run all of them on, to ``until`` [s] of the study's clock."""
         for pilot, runs in zip(self.pilots, self._runs, strict=True):
             if not any(run.blew_up for run in runs):
-                advance(runs, until / pilot.seconds)
+                advance(runs, pilot.reach(until))
+        self._until = until
 
     def curves(self) -> Curves:
         """Their losses by now."""
@@ -116,7 +125,10 @@ class Pilots:
         if len(self.pilots) > 1 and not self.diverged[1]:
             theirs, hot = self._losses(1)
             losses.append(np.array([np.interp(time, theirs, row) for row in hot]))
-        updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * pilot.updates
+        if pilot.steps is not None:
+            updates, _ = pilot.steps.counts(time)
+        else:
+            updates = np.mean([run.updates[: len(time)] for run in self._runs[0]], axis=0) * pilot.updates
         heat = tuple(one.temperature for one in self.pilots)[: len(losses)]
         return Curves(time, updates, tuple(losses), heat, self.diverged, self.samples)
 
@@ -142,7 +154,30 @@ class Pilots:
 
     def _losses(self, which: int) -> tuple[Array, Array]:
         """Times on the study's clock, (points,), and smoothed losses of one pilot, (seeds, points), while finite."""
-        runs = self._runs[which]
-        points = min(len(run.time) - run.blew_up for run in runs)
-        time = np.array(runs[0].time[:points]) * self.pilots[which].seconds
-        return time, smoothed(time, np.array([run.loss[:points] for run in runs]))
+        time, losses = losses_of(self.pilots[which], self._runs[which], self._until)
+        return time, smoothed(time, losses)
+
+
+def losses_of(pilot: Pilot, runs: Sequence[NetworkRun], until: float = math.inf) -> tuple[Array, Array]:
+    """Times [s] on the predicted study's clock, shape (points,), and losses there, shape (runs, points), while finite.
+
+    Of a pilot that takes the steps one by one, the loss after each is placed where that many steps have been taken: a
+    step is there at the end of its round, and how many there are by a time is random.
+
+    Args:
+        pilot: Whose runs.
+        runs: Advanced equally far.
+        until: Up to where steps are placed [s], at most as far as all but a few runs of the study would be.
+    """
+    points = min(len(run.time) - run.blew_up for run in runs)
+    losses = np.array([run.loss[:points] for run in runs])
+    if pilot.steps is None:
+        return np.array(runs[0].time[:points]) * pilot.seconds, losses
+    index, at = np.unique(runs[0].updates[:points], return_index=True)
+    end = min(until / pilot.seconds, runs[0].time[points - 1])
+    late = STEPS * np.exp(APART * np.arange(1 + max(math.log(max(end, 1.0) / STEPS), 0.0) / APART))
+    grid = np.concatenate([np.arange(STEPS * PARTS) / PARTS, late])
+    time = np.append(grid[grid < end], end) * pilot.seconds
+    mean, variance = pilot.steps.counts(time)
+    time = time[: max(int(np.searchsorted(mean + SPREAD * np.sqrt(variance), index[-1] + 1.0)), 1)]
+    return time, in_time(pilot.steps, time, index.astype(float), losses[:, at])
