@@ -1,10 +1,8 @@
 """Schedules of a network in a race: pilots of each, run on from round to round in whichever process holds them."""
 
-import ctypes
 import functools
 import json
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +140,6 @@ def show(study: Study, name: str, seeds: int, seed: int, budget: float, stages: 
     while len(HELD) > most:
         HELD.popitem(last=False)
     seen = pilots.curves()
-    _give_back()
     return {
         "time": seen.time.tolist(),
         "updates": seen.updates.tolist(),
@@ -162,16 +159,6 @@ def shown(arm: Arm, answer: dict[str, Any]) -> Shown:
         samples=answer["samples"],
     )  # fmt: skip
     return Shown(arm, curves)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, where the C library can.
-
-    Small vectors that pilots keep lie between what large ones left: without this, a search of mnist-cnn held 13 GB for
-    1.4 in use.
-    """
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 _OPEN: "dict[str, Network]" = {}

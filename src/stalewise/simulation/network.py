@@ -1,9 +1,10 @@
 """Networks in virtual time: real gradients, each computed when it is needed, with all others that are known by then."""
 
+import ctypes
 import math
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -237,6 +238,16 @@ def advance(runs: Sequence[NetworkRun], until: float, *, exactly: bool = False) 
             wanted = [begun for run in waiting for begun in (run.unknown if together else [run.needed])]
             compute(wanted, study, network, exactly=exactly)
             waiting = [run for run in waiting if not run.proceed(until)]
+    _give_back()
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, where the C library can.
+
+    Small vectors that runs keep lie between what large ones left: a search of mnist-cnn held 13 GB for 1.4 in use.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def compute(gradients: Sequence[Begun], study: Study, network: "Network", *, exactly: bool = False) -> None:
