@@ -232,3 +232,9 @@ def test_a_race_on_hands_that_are_lost(tmp_path, monkeypatch, mark):
     for one, other in zip(found, expected, strict=True):
         assert one.curves.samples == other.curves.samples
         np.testing.assert_allclose(one.said.loss, other.said.loss, rtol=1e-3)
+
+
+def test_a_target_above_the_start_is_refused():
+    """There is nothing to plan; this divided by a time of zero."""
+    with pytest.raises(InputError, match=r"target.loss must be below the loss at the start"):
+        plan(network(4, target=50.0, policy="async"), gradients=2000.0)

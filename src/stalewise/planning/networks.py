@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from stalewise.errors import InputError
 from stalewise.hands import Hands
 from stalewise.planning import reasons
 from stalewise.planning.arms import Arm, Shown
@@ -93,6 +94,9 @@ def search_network(
     race.say = lambda share, message: say(0.5 + 0.3 * share, message)
     picks = search.finals(better)
     pick, stale, fresh = search.pick(picks, better)
+    if pick.time() == 0.0:
+        before = float(pick.said.loss[0])
+        raise InputError(f"target.loss must be below the loss at the start, {before:.4g}, got {study.target.loss:g}")
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
     searched = race.gradients
     rules = search.baselines(pick)
