@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from stalewise.errors import NotConvergedError
+from stalewise.errors import InputError, NotConvergedError
 from stalewise.planning.batches import batch_sentence, climbed, first_batch
 from stalewise.planning.knobs import batch_is_open, fastest_first, neighbours, structures
 from stalewise.planning.objectives import Goal, Spent, front, spent
@@ -88,6 +88,10 @@ def search_quadratic(
     All of it for nine tenths of the target: where the loss only just gets below, chance decides whether it stays there.
     """
     held, target = study.schedule, study.target.loss
+    spectrum = study.workload.modes()
+    before = 0.5 * float(spectrum.eigenvalues @ spectrum.start**2)
+    if before <= target:
+        raise InputError(f"target.loss must be below the loss at the start, {before:.4g}, got {target:g}")
     study = study.with_target(loss=INNER * target)
     search = _Search(study, seed, goal, margin, error_bars(study, unsure))
     size = first_batch(study, search.look, search.order) if batch_is_open(study) else held.batch_size
@@ -164,7 +168,9 @@ def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tu
         final, sentence = _threshold(pick, search.seed)
         reasons.append(sentence)
     reasons.append(_floor_sentence(final))
-    return final, reasons + what_limits(final.study, search.seed, search.margin, search.unsure)
+    return final, reasons + what_limits(
+        final.study, search.seed, search.margin, search.unsure, held=held.learning_rate is not None
+    )
 
 
 def _settling(study: Study, timing: Arrivals, longest: float, *, along: bool = True) -> tuple[float, float]:
@@ -414,7 +420,7 @@ def _more_or_fewer(pick: _Tuned, search: _Search) -> list[str]:
     """What one worker more would do, and half of them, by the rough look."""
     open_ = search.open(pick.study)
     here = guess(open_, pick.timing, search.margin)
-    if not math.isfinite(min(pick.time, here.time)) or search.study.schedule.active_workers:
+    if not 0.0 < here.time < math.inf or not math.isfinite(pick.time) or search.study.schedule.active_workers:
         return []
     found = []
     for workers in (pick.workers // 2, pick.workers + 1):
@@ -451,6 +457,4 @@ def _floor_sentence(pick: _Tuned) -> str:
     share = pick.floor / pick.study.target.loss
     if not math.isfinite(share):
         return "Nothing can be said of gradient noise: the schedule is unstable."
-    if share > 0.5:
-        return f"Gradient noise limits this run: its floor is {percent(share)} of the target."
-    return f"Gradient noise is not what limits this run: its floor is {percent(share)} of the target."
+    return f"Gradient noise leaves a floor of {percent(share)} of {pick.study.target.loss:g}."
