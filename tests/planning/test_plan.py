@@ -10,6 +10,7 @@ import pytest
 from stalewise.errors import InputError
 from stalewise.planning import Goal, plan
 from stalewise.planning.objectives import spent
+from stalewise.planning.quadratics import _ordinal
 from stalewise.planning.questions import error_bars
 from stalewise.planning.rules import RULES
 from stalewise.planning.shortlist import guess
@@ -311,3 +312,35 @@ def test_the_check_is_told_from_the_prediction():
     """What mathematics said is not called a simulation."""
     checked = told(open_study("gamma(1, 4)", 2), "Checked in virtual time")
     assert "s predicted (" in checked and "simulation" not in checked
+
+
+@pytest.mark.parametrize(
+    ("policy", "keys", "word"),
+    [
+        ("rennala", {}, "rennala applies nothing stale; waiting for all workers, sync, takes "),
+        (None, {"active_workers": 1}, "Stay synchronous: with one worker nothing is stale"),
+    ],
+)
+def test_nothing_stale_is_made_up(policy, keys, word):
+    """A policy without stale gradients was compared with itself as the best one with; one worker with itself."""
+    found = plan(open_study("gamma(1, 4)", 8, noise=0.01).with_schedule(policy=policy, **keys))
+    assert any(reason.startswith(word) for reason in found.reasons)
+    assert not any(word in reason for word in ("with stale ones", "asynchrony to win") for reason in found.reasons)
+
+
+def test_kinds_are_compared_in_what_is_to_be_least():
+    """Bytes if that is traffic; and what one worker more would cost is told."""
+    study = open_study("gamma(1, 4)", 8, noise=0.01).with_schedule(policy="async", active_workers=4, batch_size=1)
+    told(study, "Synchronous training would take ")
+    found = plan(study, goal=Goal("traffic"))
+    (said,) = (one for one in found.reasons if "ynchronous" in one)
+    assert found.stay_synchronous and said.startswith("Stay synchronous: ") and said.count(" bytes") == 2
+    more = told(open_study("gamma(1, 4)", 4, noise=0.01), "A 2nd worker: ", goal=Goal("cost"))
+    assert " % time, +" in more and " % cost" in more
+
+
+def test_ordinals_have_their_article():
+    """An 8th, an 11th, an 80th, a 112th."""
+    assert [_ordinal(n) for n in (2, 8, 11, 18, 21, 80, 112)] == [
+        "A 2nd", "An 8th", "An 11th", "An 18th", "A 21st", "An 80th", "A 112th",
+    ]  # fmt: skip

@@ -117,7 +117,7 @@ def search_network(
     if stale is not None and fresh is not None:
         stay = search.order(fresh) <= search.order(stale)
         if study.schedule.policy != "sync":
-            said.append(reasons.of_kinds(stale, fresh))
+            said.append(reasons.of_kinds(stale, fresh, goal))
     said.append(reasons.of_cost(race, searched))
     others = [search.candidate(one) for one in race.best_known if one is not pick and not search.is_rule(one)]
     everything = [search.candidate(one) for one in picks]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from stalewise.planning.arms import Shown
 from stalewise.planning.objectives import Goal
 from stalewise.planning.race import Race
-from stalewise.planning.search import fresh_sentence, many, percent
+from stalewise.planning.search import ALONE, fresh_sentence, many, percent
 from stalewise.study import Study
 
 DOUBT = 0.05  # of the time: what is worth measuring
@@ -136,11 +136,14 @@ def of_batch(pick: Shown, race: Race) -> str:
     )
 
 
-def of_kinds(stale: Shown, fresh: Shown) -> str:
+def of_kinds(stale: Shown, fresh: Shown, goal: Goal) -> str:
     """How the best schedules with and without stale gradients compare, as far as each was followed."""
+    if stale.arm.study.active_workers == fresh.arm.study.active_workers == 1:
+        return ALONE
     behind = [one for one in (stale, fresh) if not math.isfinite(one.time())]
     if not behind or any(one.diverged for one in behind):
-        return fresh_sentence(fresh.arm.study.policy, stale.time(), fresh.time())
+        own, other = (getattr(one.arm.spent(one.time(), goal), goal.objective) for one in (stale, fresh))
+        return fresh_sentence(fresh.arm.study.policy, own, other, goal.objective)
     parts = []
     for one in sorted((stale, fresh), key=lambda one: one.time()):
         kind = "with stale gradients" if one is stale else "without stale gradients"
