@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from on_ray import REAL
+from stalewise.delays import parse_delay
 from stalewise.dynamics import step_limit
 from stalewise.errors import InputError
 from stalewise.hands import Hands, RayHands, local_ray
@@ -83,6 +84,20 @@ def test_an_arm_goes_on_where_it_was_held_and_begins_anew_where_not():
     anew = show(*arm.call([4.0, 9.0], None).arguments)
     assert went_on == anew and went_on["samples"] > first["samples"]
     assert anew["samples"] == pytest.approx(arm.cost(9.0), rel=0.25)
+    arms.HELD.clear()
+
+
+@pytest.mark.parametrize("how", ["text", "object"])
+def test_an_arm_of_another_cluster_is_another_one(how):
+    """Two studies planned in one process, of one schedule: the second was answered with the first one's pilots."""
+    study, law = network(4, policy="async", learning_rate=0.02), "constant(1)"
+    other = study.with_cluster(compute=law) if how == "text" else study.with_delay(parse_delay(law))
+    first, second = (Arm(one, arrivals(one), 2, 0, 0.5, 1000) for one in (study, other))
+    arms.HELD.clear()
+    alone = show(*second.call([16.0], None).arguments)
+    arms.HELD.clear()
+    show(*first.call([16.0], None).arguments)
+    assert show(*second.call([16.0], None).arguments) == alone
     arms.HELD.clear()
 
 

@@ -2,7 +2,9 @@
 
 import ctypes
 import functools
+import hashlib
 import json
+import pickle
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -129,7 +131,7 @@ class Shown:
 def show(study: Study, name: str, seeds: int, seed: int, budget: float, stages: list[float]) -> dict[str, Any]:
     """Losses of an arm's pilots at the end of the last stage, as plain values; runs of earlier stages go on if held."""
     network = _network(study)
-    name = f"{study.workload.model_dump_json()} {name}"
+    name = f"{_setting(study)} {name}"
     done, pilots = HELD.pop(name, (None, None))
     if done is None or pilots is None or done != stages[: len(done)]:
         timing = arrivals(study, seed=seed)
@@ -172,6 +174,14 @@ def _give_back() -> None:
     """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _setting(study: Study) -> str:
+    """All but the schedule that pilots depend on: what is trained, on which cluster, under which law."""
+    law = study.cluster._law
+    given = None if law is None else hashlib.sha256(pickle.dumps(law)).hexdigest()
+    places = [str(study.workload.folder), str(study.cluster._folder), given]
+    return json.dumps([study.workload.model_dump_json(), study.cluster.model_dump_json(), *places])
 
 
 _OPEN: "dict[str, Network]" = {}
