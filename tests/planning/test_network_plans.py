@@ -194,12 +194,23 @@ def test_the_plan_says_how_sure_it_is():
         plan(network(4), unsure={"curvature": 2.0})
 
 
+def test_how_flat_it_is_about_the_pick():
+    """By full runs, which chose it; by pilots another learning rate was the best, and called so in the same answer."""
+    found = plan(network(1), gradients=2000.0)
+    (flat,) = (reason for reason in found.reasons if reason.startswith("How flat"))
+    assert f"time: {found.study.learning_rate:.3g}, beside it" in flat
+    assert found.reasons[-2].startswith("The search cost")
+    assert any("with one worker nothing is stale" in reason for reason in found.reasons)
+
+
 def test_a_budget_that_is_too_small_is_told():
     """It ends early, says so, and still answers; one that is none is refused."""
     found = plan(network(4, target=0.1, policy="async", momentum=0.0), gradients=300.0)
     assert found.reasons[0].startswith("The budget was spent before this policy had been followed down to 0.1")
     assert not any("reaches the target" in reason for reason in found.reasons)
     assert any("ended the search early" in reason for reason in found.reasons)
+    with pytest.raises(InputError, match=r"gradients must be at least \d+ here, what a first look at \d+ schedules"):
+        plan(network(4), gradients=50.0)
     with pytest.raises(InputError, match="gradients must be positive"):
         plan(network(4), gradients=-1.0)
 

@@ -356,8 +356,8 @@ def plan(
         unsure: Factor by which curvature, noise or spread (of the delays) may be off, such as --unsure.noise 2; the
             plan tells its regret over them. 1.2, 1.5 and 1.3 unless given; two standard errors for the spread of a log.
             A network's plan assumes no curvature.
-        gradients: Budget of a network's search, in gradients of the study's batch size; as many as it takes unless
-            given.
+        gradients: Budget of a network's search, in gradients of the study's batch size, without triggers and the check
+            of the pick; as many as it takes unless given.
         address: Ray cluster that runs a network's pilots, host:port of its head or auto.
         cores: Of this machine that run them, without an address; all of them unless given, 1 for no Ray.
     """

@@ -25,7 +25,7 @@ from stalewise.planning.objectives import Goal, front
 from stalewise.planning.paces import Pace, pace, raced
 from stalewise.planning.questions import error_bars, respread
 from stalewise.planning.race import BEYOND, Race
-from stalewise.planning.rules import RULES, Facts, under_rule
+from stalewise.planning.rules import RULES, Facts, Rule, under_rule
 from stalewise.planning.search import (
     Candidate,
     Found,
@@ -88,6 +88,12 @@ def search_network(
     paces = [pace(one, goal, network.size, seed) for free in sized for one in structures(free)]
     chosen = raced(paces, study.schedule.policy)
     arms = [arm for one in chosen for arm in search.ladder(one)]
+    least = race.first_look(arms, SHARES[0])
+    if least > budget:
+        raise InputError(
+            f"gradients must be at least {math.ceil(least)} here, what a first look at {many(len(arms), 'schedule')} "
+            f"costs, got {budget:g}"
+        )
     seen = race.halved(arms, SHARES[0]) if len(arms) > 1 else race.show(arms, [[_some(arms[0])]], "the schedule")
     race.say = lambda share, message: say(0.3 + 0.2 * share, message)
     better = search.around(search.between(seen))
@@ -330,6 +336,8 @@ class _Search:
         before = set(self.race.shown)
         limit = learning_rate_limit(one, arrivals(one.with_schedule(learning_rate=1.0))).mean_square
         ladder = [self.arm(one.with_schedule(learning_rate=rounded(float(r * limit))), SEEDS) for r in RUNGS]
+        if self.race.gradients + self.race.first_look(ladder, SHARES[1]) > self.race.budget / self.race.batch:
+            return [self._unrun(rule, "left out: the budget of gradients is spent", pick) for rule in RULES]
         alone = min(self.race.halved(ladder, SHARES[1]), key=self.order).arm.study.learning_rate
         facts = Facts(self.study.cluster.workers, alone, stiffest(self.study)[0], None, None, self.study.target.loss)
         said = {rule.name: under_rule(self.study.with_schedule(**plain), rule, facts) for rule in RULES}
@@ -343,12 +351,17 @@ class _Search:
         for rule in RULES:
             if rule.name in rows:
                 row = self.candidate(rows[rule.name]).as_dict()
+                found.append({"rule": rule.name, "source": rule.source, **row})
+            elif said[rule.name] is None:
+                found.append(self._unrun(rule, "asks for the accuracy of a gradient, which a loss does not tell", pick))
             else:
-                why = "asks for the accuracy of a gradient, which a loss does not tell"
-                row = Candidate(self.study, pick.arm.spent(math.inf, self.goal), why).as_dict() | {"schedule": {}}
-                row["note"] = why if said[rule.name] is None else "left out: the budget of gradients is spent"
-            found.append({"rule": rule.name, "source": rule.source, **row})
+                found.append(self._unrun(rule, "left out: the budget of gradients is spent", pick))
         return found
+
+    def _unrun(self, rule: Rule, why: str, pick: Shown) -> dict[str, Any]:
+        """A rule that was not followed, and why."""
+        row = Candidate(self.study, pick.arm.spent(math.inf, self.goal), why).as_dict() | {"schedule": {}}
+        return {"rule": rule.name, "source": rule.source, **row}
 
     def candidate(self, one: Shown) -> Candidate:
         """For the tables."""
@@ -378,8 +391,12 @@ class _Search:
         same = next((one for one in better if one.arm.study.policy == pick.arm.study.policy), None)
         if same is None or not math.isfinite(same.time()):
             return []
-        plain, rate = same.arm.study.with_schedule(learning_rate=1.0), same.arm.study.learning_rate
-        known = [one for one in self.race.best_known if one.arm.study.with_schedule(learning_rate=1.0) == plain]
+        known = self._beside(pick)
+        if len(known) > 1:  # else of fewer workers than were raced
+            same = pick
+        else:
+            known = self._beside(same)
+        rate = same.arm.study.learning_rate
         raced = {one.arm.study.learning_rate: one for one in known}
         said = [reasons.of_rates(same, [(each, raced[each].time()) for each in sorted(raced)])]
         hot = {each: one for each, shown in raced.items() if (one := self.race.heated(shown)) is not None}
@@ -390,6 +407,11 @@ class _Search:
                 losses.append(times[rate] / least - 1.0)
         limits = [self._limit_at(pick.arm.study, by) for by in (1.0, bars["spread"], 1.0 / bars["spread"])]
         return [*said, *reasons.of_doubt(bars, losses, limits)]
+
+    def _beside(self, one: Shown) -> list[Shown]:
+        """What is best known of its structure at all learning rates."""
+        plain = one.arm.study.with_schedule(learning_rate=1.0)
+        return [other for other in self.race.best_known if other.arm.study.with_schedule(learning_rate=1.0) == plain]
 
     def _limit_at(self, study: Study, by: float) -> float | None:
         """Mean-square limit of the learning rate at the start where delays are so many times as spread."""

@@ -85,7 +85,8 @@ def plan(
         goal: What is to be least, and limits; time unless given.
         margin: Largest share of the mean-square limit that a learning rate may take, above 0, below 1. Quadratics.
         seed: Of pilots and simulations.
-        gradients: Of the study's batch size: what a network's search may cost; as many as it takes unless given.
+        gradients: Of the study's batch size: what a network's search may cost, trials of triggers and the check of the
+            pick not counted; as many as it takes unless given.
         hands: That run a network's pilots, see `stalewise.hands`; this process unless given.
         unsure: Factors by which ``curvature`` (of a quadratic), ``noise`` or ``spread`` (of the delays) may be off,
             over which the plan tells its regret; 1.2, 1.5 and 1.3 unless given, two standard errors for a log's spread.
