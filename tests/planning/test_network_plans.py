@@ -4,6 +4,7 @@ import importlib
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from stalewise.delays import parse_delay
 from stalewise.dynamics import step_limit
 from stalewise.errors import InputError
 from stalewise.hands import Hands, RayHands, local_ray
-from stalewise.planning import Goal, arms, plan
+from stalewise.planning import Goal, arms, plan, reasons
 from stalewise.planning.arms import Arm, Shown, show
 from stalewise.planning.knobs import structures
 from stalewise.planning.paces import HARDLY_LESS, QUARTER_MORE, pace, raced
@@ -120,6 +121,15 @@ def test_the_order_of_arms():
     assert sorted((never, slow, fast), key=lambda one: one.order(Goal("cost"))) == [slow, fast, never]
     limited = Goal("cost", time=8.0)
     assert sorted((slow, fast), key=lambda one: one.order(limited)) == [fast, slow]
+
+
+def test_one_run_has_no_band():
+    """Of one seed nothing is known of others: it was told as 7 to 7 s over seeds."""
+    study = network(8, policy="async", learning_rate=0.02)
+    one = _line(Arm(study, arrivals(study), 1, 0, 1.0, 1000), 1.8, 0.2)
+    text = reasons.headline(one, Goal(), ended=False)
+    assert "s (one run), for" in text and "over seeds" not in text
+    assert "over seeds" in reasons.headline(replace(one, arm=replace(one.arm, seeds=2)), Goal(), ended=False)
 
 
 def racers(workers=4):

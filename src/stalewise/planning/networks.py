@@ -403,8 +403,9 @@ class _Search:
         losses = []
         for heat in (bars["noise"], 1.0 / bars["noise"]) if rate in hot else ():
             times = {each: one.time(heat) for each, one in hot.items()}
-            if math.isfinite(least := min(times.values())):
-                losses.append(times[rate] / least - 1.0)
+            least = min((time for each, time in times.items() if each != rate), default=math.inf)
+            if math.isfinite(least):  # another one was followed to the target too
+                losses.append(max(times[rate] / least - 1.0, 0.0))
         limits = [self._limit_at(pick.arm.study, by) for by in (1.0, bars["spread"], 1.0 / bars["spread"])]
         return [*said, *reasons.of_doubt(bars, losses, limits)]
 

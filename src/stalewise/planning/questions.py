@@ -106,7 +106,11 @@ def _limits(free: Study, here: Guess, seed: int, margin: float) -> str:
         saved["compute (twice as fast)"] = 0.5 * here.time
     order = sorted(saved, key=saved.__getitem__)
     parts = [f"{name} {_change(saved[name] / here.time)}" for name in order]
-    how = "at this learning rate" if free.schedule.learning_rate else "each with a learning rate of its own"
+    how = (
+        "at this learning rate"
+        if free.schedule.learning_rate
+        else "of this structure, each with a learning rate of its own"
+    )
     growth = "; what noise_growth costs is not looked at" if spectrum.noise_growth.any() else ""
     return f"What limits this run, as time saved without it: {', '.join(parts)} (rough estimates, {how}{growth})."
 

@@ -168,7 +168,9 @@ def name(study: Study) -> str:
 
 
 def over_seeds(one: Shown) -> str:
-    """Ends of the band of the time to the target."""
+    """Ends of the band of the time to the target, where there are seeds to tell it from."""
+    if one.arm.seeds == 1:
+        return "one run"
     low, high = one.over_seeds
     if not math.isfinite(high):
         return "not settled in every seed"
