@@ -225,6 +225,19 @@ def test_a_budget_that_is_too_small_is_told():
         plan(network(4), gradients=-1.0)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"optimizer": "Adam"}, {"delay_compensation": 0.1}, {"compression": "bfloat16"}],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_settings_of_networks_alone_are_planned_with(keys):
+    """Staleness that is counted does not depend on them; it was refused as that of a quadratic with them."""
+    found = plan(network(4, **keys), gradients=1500.0)
+    (name,) = keys
+    assert getattr(found.study.schedule, name) == keys[name]
+    assert {is_fresh(one["schedule"]["policy"]) for one in found.alternatives} == {True, False}
+
+
 def test_batches_are_chosen_where_samples_cost_time():
     """Dear samples ask for small batches, cheap ones for large ones; the answer says what others take."""
     sizes = {}

@@ -382,7 +382,7 @@ class _Search:
         said = [reasons.of_rate(pick, held), *reasons.of_momentum(pick, self.race), *self._buys(pick, better)]
         mine = [one for one in picks if one.arm.study.policy == pick.arm.study.policy]
         most = max(mine, key=lambda one: one.arm.study.active_workers, default=pick)
-        if pick.arm.study.active_workers < most.arm.study.active_workers:
+        if pick.arm.study.active_workers < most.arm.study.active_workers and math.isfinite(pick.time()):
             said.append(reasons.of_sparing(most, STEADY - 1.0))
         return said if held else [*said, *self._sure(better, pick, bars)]
 

@@ -73,6 +73,8 @@ def of_workers(beside: int, ratios: Sequence[tuple[int | None, float]]) -> str:
 
 def of_sparing(most: Shown, share: float) -> str:
     """Why fewer workers are taken than the most that were run."""
+    if not math.isfinite(most.time()):
+        return f"With {many(most.arm.study.active_workers)} it did not get there."
     return (
         f"{many(most.arm.study.active_workers)} took {most.time():.4g} s: not worth it, a plan takes the fewest within "
         f"{100 * share:.0f} % of the best."
