@@ -83,6 +83,7 @@ NonNegative = Annotated[float, _within(0, LARGEST, f"0 or more, {LARGEST:g} at m
 Count = Annotated[int, _within(1, 1 << 31, f"1 or more, {1 << 31:,} at most")]
 
 QUADRATIC = "quadratic"
+FOR_NETWORKS = ("optimizer", "optimizer_options", "learning_rate_schedule", "compression", "delay_compensation")
 BUILT_IN = {
     "digits-mlp": "stalewise.workloads.digits:digits_mlp",
     "mnist-cnn": "stalewise.workloads.images:mnist_cnn",
@@ -398,7 +399,7 @@ class Study(_Section):
                 f"schedule.active_workers must be at most cluster.workers = {self.cluster.workers}, got {active}"
             )
         if self.workload.is_quadratic:
-            for name in ("optimizer", "optimizer_options", "learning_rate_schedule", "compression"):
+            for name in FOR_NETWORKS[:-1]:
                 value = getattr(self.schedule, name)
                 if value != Schedule.model_fields[name].default:
                     raise ValueError(f"schedule.{name} is for networks, got {value!r}")

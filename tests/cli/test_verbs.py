@@ -202,3 +202,18 @@ def test_help_shows_an_example(verb, capsys):
     """Every verb teaches by an example."""
     run([verb, "--help"])
     assert f"Example: stalewise {verb}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_margin_is_for_quadratics(capsys):
+    """Of a network it was taken and did nothing."""
+    assert run(["plan", DIGITS, "--margin", "0.3", "--cores", "1"]) == 2
+    assert "--margin is for quadratics, got 0.3" in capsys.readouterr().err
+
+
+def test_a_sweep_says_which_target(capsys):
+    """None where it is what is varied; and JSON is strict also of values that are no numbers."""
+    axis = ["--vary", "target.loss=[0.3, 0.2, nan]", "--engine", "predict", "--cores", "1"]
+    assert run(["sweep", QUADRATIC, *axis]) == 0
+    assert "Time to the target, by predict" in capsys.readouterr().out
+    assert run(["sweep", QUADRATIC, *axis, "--json"]) == 0
+    assert len(strict(capsys.readouterr().out)["rows"]) == 3

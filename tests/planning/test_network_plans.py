@@ -4,16 +4,18 @@ import importlib
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from on_ray import REAL
+from stalewise.delays import parse_delay
 from stalewise.dynamics import step_limit
 from stalewise.errors import InputError
 from stalewise.hands import Hands, RayHands, local_ray
-from stalewise.planning import Goal, arms, plan
+from stalewise.planning import Goal, arms, plan, reasons
 from stalewise.planning.arms import Arm, Shown, show
 from stalewise.planning.knobs import structures
 from stalewise.planning.paces import HARDLY_LESS, QUARTER_MORE, pace, raced
@@ -86,6 +88,20 @@ def test_an_arm_goes_on_where_it_was_held_and_begins_anew_where_not():
     arms.HELD.clear()
 
 
+@pytest.mark.parametrize("how", ["text", "object"])
+def test_an_arm_of_another_cluster_is_another_one(how):
+    """Two studies planned in one process, of one schedule: the second was answered with the first one's pilots."""
+    study, law = network(4, policy="async", learning_rate=0.02), "constant(1)"
+    other = study.with_cluster(compute=law) if how == "text" else study.with_delay(parse_delay(law))
+    first, second = (Arm(one, arrivals(one), 2, 0, 0.5, 1000) for one in (study, other))
+    arms.HELD.clear()
+    alone = show(*second.call([16.0], None).arguments)
+    arms.HELD.clear()
+    show(*first.call([16.0], None).arguments)
+    assert show(*second.call([16.0], None).arguments) == alone
+    arms.HELD.clear()
+
+
 def _line(arm, level, slope):
     """What an arm would have shown whose loss falls as a straight line, over 16 s."""
     time = np.linspace(0.0, 16.0, 33)
@@ -105,6 +121,15 @@ def test_the_order_of_arms():
     assert sorted((never, slow, fast), key=lambda one: one.order(Goal("cost"))) == [slow, fast, never]
     limited = Goal("cost", time=8.0)
     assert sorted((slow, fast), key=lambda one: one.order(limited)) == [fast, slow]
+
+
+def test_one_run_has_no_band():
+    """Of one seed nothing is known of others: it was told as 7 to 7 s over seeds."""
+    study = network(8, policy="async", learning_rate=0.02)
+    one = _line(Arm(study, arrivals(study), 1, 0, 1.0, 1000), 1.8, 0.2)
+    text = reasons.headline(one, Goal(), ended=False)
+    assert "s (one run), for" in text and "over seeds" not in text
+    assert "over seeds" in reasons.headline(replace(one, arm=replace(one.arm, seeds=2)), Goal(), ended=False)
 
 
 def racers(workers=4):
@@ -179,14 +204,38 @@ def test_the_plan_says_how_sure_it_is():
         plan(network(4), unsure={"curvature": 2.0})
 
 
+def test_how_flat_it_is_about_the_pick():
+    """By full runs, which chose it; by pilots another learning rate was the best, and called so in the same answer."""
+    found = plan(network(1), gradients=2000.0)
+    (flat,) = (reason for reason in found.reasons if reason.startswith("How flat"))
+    assert f"time: {found.study.learning_rate:.3g}, beside it" in flat
+    assert found.reasons[-2].startswith("The search cost")
+    assert any("with one worker nothing is stale" in reason for reason in found.reasons)
+
+
 def test_a_budget_that_is_too_small_is_told():
     """It ends early, says so, and still answers; one that is none is refused."""
     found = plan(network(4, target=0.1, policy="async", momentum=0.0), gradients=300.0)
     assert found.reasons[0].startswith("The budget was spent before this policy had been followed down to 0.1")
     assert not any("reaches the target" in reason for reason in found.reasons)
     assert any("ended the search early" in reason for reason in found.reasons)
+    with pytest.raises(InputError, match=r"gradients must be at least \d+ here, what a first look at \d+ schedules"):
+        plan(network(4), gradients=50.0)
     with pytest.raises(InputError, match="gradients must be positive"):
         plan(network(4), gradients=-1.0)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"optimizer": "Adam"}, {"delay_compensation": 0.1}, {"compression": "bfloat16"}],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_settings_of_networks_alone_are_planned_with(keys):
+    """Staleness that is counted does not depend on them; it was refused as that of a quadratic with them."""
+    found = plan(network(4, **keys), gradients=1500.0)
+    (name,) = keys
+    assert getattr(found.study.schedule, name) == keys[name]
+    assert {is_fresh(one["schedule"]["policy"]) for one in found.alternatives} == {True, False}
 
 
 def test_batches_are_chosen_where_samples_cost_time():
@@ -232,3 +281,9 @@ def test_a_race_on_hands_that_are_lost(tmp_path, monkeypatch, mark):
     for one, other in zip(found, expected, strict=True):
         assert one.curves.samples == other.curves.samples
         np.testing.assert_allclose(one.said.loss, other.said.loss, rtol=1e-3)
+
+
+def test_a_target_above_the_start_is_refused():
+    """There is nothing to plan; this divided by a time of zero."""
+    with pytest.raises(InputError, match=r"target.loss must be below the loss at the start"):
+        plan(network(4, target=50.0, policy="async"), gradients=2000.0)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from stalewise.errors import InputError
 from stalewise.planning import Goal, plan
 from stalewise.planning.objectives import spent
+from stalewise.planning.quadratics import _ordinal
 from stalewise.planning.questions import error_bars
 from stalewise.planning.rules import RULES
 from stalewise.planning.shortlist import guess
+from stalewise.prediction.quadratic import settling
 from stalewise.simulation import simulate
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
@@ -230,3 +233,114 @@ def test_where_nothing_is_ever_applied_nothing_settles():
     taken = spent(never.timing, 4, 2, never.time, 1.0)
     assert never.study.learning_rate > 0
     assert math.isinf(taken.time) and math.isinf(taken.cost) and math.isinf(taken.traffic)
+
+
+def test_a_target_above_the_start_is_refused():
+    """There is nothing to plan; this divided by a time of zero."""
+    for target in (10.0, 0.56):
+        with pytest.raises(InputError, match=r"target.loss must be below the loss at the start, 0.55, got"):
+            plan(open_study("gamma(1, 4)", 4).with_target(loss=target))
+    assert plan(open_study("gamma(1, 4)", 4).with_target(loss=0.54)).predicted.time_to_target.mean
+
+
+def test_a_link_that_is_always_busy():
+    """Service takes three times what a gradient does: hardly anything is stale under k-batch-sync."""
+    found = plan(open_study("gamma(1, 4)", 16, noise=0.01, target=0.005).with_cluster(service="constant(3)"))
+    assert found.study.active_workers < 8
+    assert found.predicted.time_to_target.mean == pytest.approx(found.checked.time_to_target.mean, rel=0.3)
+
+
+def told(study, word, **keys):
+    """The one sentence of a plan that begins so."""
+    (reason,) = (reason for reason in plan(study, **keys).reasons if reason.startswith(word))
+    return reason
+
+
+def times(study, at):
+    """Settling times at learning rates, by the recursion of the index equation, to nine tenths of the target."""
+    timing = arrivals(study.with_schedule(learning_rate=1.0), seed=0)
+    near = study.with_target(loss=0.9 * study.target.loss)
+    return np.array([settling(near.with_schedule(learning_rate=float(one)), timing, along=False)[0] for one in at])
+
+
+@pytest.mark.parametrize(("noise", "doubt"), [(0.01, "curvature"), (0.1, "gradient noise")])
+def test_the_regret_is_that_of_the_learning_rate_taken(noise, doubt):
+    """Beside a fine ladder; of a rough look's learning rate it was told before, +79 % where it is 16, 20 for never."""
+    study = quadratic("gamma(1, 4)", 16, 0.1, noise=noise, target=0.005, policy="async", active_workers=8)
+    study = study.with_schedule(learning_rate=None, momentum=0.0)
+    found = plan(study)
+    rate, factors = found.study.learning_rate, np.geomspace(0.4, 2.5, 81)
+    (said,) = (reason for reason in found.reasons if reason.startswith("Regret"))
+    for name, field, factor in (("curvature", "eigenvalues", 1.2), ("gradient noise", "gradient_noise", 1.5)):
+        worst = 0.0
+        for by in (factor, 1.0 / factor):
+            value = by * np.array(getattr(study.workload, field))
+            other = found.study.with_workload(**{field: value.tolist()}).with_schedule(max_staleness=None)
+            here, least = times(other, [rate])[0], times(other, rate * factors).min()
+            worst = max(worst, here / least - 1)
+        text = said.split(f"{name} {factor:g} times larger or smaller: ")[1].split(";")[0]
+        if math.isinf(worst):
+            assert text == "never settles"
+        else:
+            assert float(text.split()[0]) == pytest.approx(100 * worst, abs=3.0)
+    assert said.endswith(f"Measure the {doubt} better first.")
+    (flat,) = (reason for reason in found.reasons if reason.startswith("The optimum is narrow"))
+    low, high = (float(flat.split(word)[1].split()[0]) for word in ("from ", "to "))
+    ladder = times(found.study.with_schedule(max_staleness=None), rate * factors)
+    good = factors[ladder <= 1.05 * ladder.min()]
+    assert low == pytest.approx(good.min(), rel=0.05) and high == pytest.approx(good.max(), rel=0.05)
+
+
+def test_a_learning_rate_that_is_held_is_the_one_spoken_of():
+    """Far below the best one: staleness costs next to nothing there, and the answer says how far it is off."""
+    study = quadratic("gamma(1, 4)", 16, 0.03, noise=0.01, target=0.005, policy="async", active_workers=8)
+    limits = told(study, "What limits")
+    assert "at this learning rate" in limits
+    assert abs(int(limits.split("update rate) ")[1].split(" %")[0])) <= 10
+    assert told(study, "This learning rate takes ").endswith("longer than the best.")
+    assert "as far as was looked" in told(study.with_schedule(learning_rate=1e-4), "This learning rate takes ")
+    assert "never settles, unlike" in told(study.with_schedule(learning_rate=0.29), "This learning rate")
+
+
+def test_twice_as_fast_compute_halves_all_cycles_of_a_log():
+    """Of one worker without noise nothing else is left to say; nothing at all was said."""
+    law = f'trace("{Path(__file__).parents[2] / "examples" / "pai_job_1.csv"}")'
+    assert "without it: compute (twice as fast) -50 % (" in told(open_study(law, 1), "What limits")
+
+
+def test_the_check_is_told_from_the_prediction():
+    """What mathematics said is not called a simulation."""
+    checked = told(open_study("gamma(1, 4)", 2), "Checked in virtual time")
+    assert "s predicted (" in checked and "simulation" not in checked
+
+
+@pytest.mark.parametrize(
+    ("policy", "keys", "word"),
+    [
+        ("rennala", {}, "rennala applies nothing stale; waiting for all workers, sync, takes "),
+        (None, {"active_workers": 1}, "Stay synchronous: with one worker nothing is stale"),
+    ],
+)
+def test_nothing_stale_is_made_up(policy, keys, word):
+    """A policy without stale gradients was compared with itself as the best one with; one worker with itself."""
+    found = plan(open_study("gamma(1, 4)", 8, noise=0.01).with_schedule(policy=policy, **keys))
+    assert any(reason.startswith(word) for reason in found.reasons)
+    assert not any(word in reason for word in ("with stale ones", "asynchrony to win") for reason in found.reasons)
+
+
+def test_kinds_are_compared_in_what_is_to_be_least():
+    """Bytes if that is traffic; and what one worker more would cost is told."""
+    study = open_study("gamma(1, 4)", 8, noise=0.01).with_schedule(policy="async", active_workers=4, batch_size=1)
+    told(study, "Synchronous training would take ")
+    found = plan(study, goal=Goal("traffic"))
+    (said,) = (one for one in found.reasons if "ynchronous" in one)
+    assert found.stay_synchronous and said.startswith("Stay synchronous: ") and said.count(" bytes") == 2
+    more = told(open_study("gamma(1, 4)", 4, noise=0.01), "A 2nd worker: ", goal=Goal("cost"))
+    assert " % time, +" in more and " % cost" in more
+
+
+def test_ordinals_have_their_article():
+    """An 8th, an 11th, an 80th, a 112th."""
+    assert [_ordinal(n) for n in (2, 8, 11, 18, 21, 80, 112)] == [
+        "A 2nd", "An 8th", "An 11th", "An 18th", "A 21st", "An 80th", "A 112th",
+    ]  # fmt: skip

@@ -330,7 +330,7 @@ def _expected(question: Study, expect: str | None, out: Path | None) -> Trajecto
 
 def plan(
     study: str, /, *, objective: str = "time", price: float = 1.0, most_time: float | None = None,
-    most_cost: float | None = None, most_traffic: float | None = None, margin: float = 0.9,
+    most_cost: float | None = None, most_traffic: float | None = None, margin: float | None = None,
     unsure: dict[str, float] | None = None, gradients: float | None = None, address: str | None = None,
     cores: int | None = None, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None,
 ) -> bool:  # fmt: skip
@@ -352,12 +352,12 @@ def plan(
         most_time: Limit on the time to the target [s].
         most_cost: Limit on the cost.
         most_traffic: Limit on what is sent, parameters and gradients [bytes].
-        margin: Largest share of the mean-square limit that a learning rate may take; quadratics.
+        margin: Largest share of the mean-square limit that a learning rate may take, of quadratics; 0.9 unless given.
         unsure: Factor by which curvature, noise or spread (of the delays) may be off, such as --unsure.noise 2; the
             plan tells its regret over them. 1.2, 1.5 and 1.3 unless given; two standard errors for the spread of a log.
             A network's plan assumes no curvature.
-        gradients: Budget of a network's search, in gradients of the study's batch size; as many as it takes unless
-            given.
+        gradients: Budget of a network's search, in gradients of the study's batch size, without triggers and the check
+            of the pick; as many as it takes unless given.
         address: Ray cluster that runs a network's pilots, host:port of its head or auto.
         cores: Of this machine that run them, without an address; all of them unless given, 1 for no Ray.
     """
@@ -365,6 +365,7 @@ def plan(
     from stalewise.hands import borrowed
     from stalewise.planning import Goal
     from stalewise.planning import plan as run
+    from stalewise.planning.search import MARGIN
 
     limits = {"time": most_time, "cost": most_cost, "traffic": most_traffic}
     goal = Goal(objective, price, **{name: value for name, value in limits.items() if value is not None})
@@ -375,6 +376,9 @@ def plan(
     for name, value in (("--gradients", gradients), ("--address", address), ("--cores", cores)):
         if value is not None and question.workload.is_quadratic:
             raise InputError(f"{name} is for networks, got {value}: a quadratic is planned by mathematics, on one core")
+    if margin is not None and not question.workload.is_quadratic:
+        raise InputError(f"--margin is for quadratics, got {margin:g}: a network's limit moves, so its rates are raced")
+    share = MARGIN if margin is None else margin
     folder = None if out is None else out / "pilots"
     lent = (
         nullcontext()
@@ -383,7 +387,7 @@ def plan(
     )
     with progress_bar("plan") as progress, lent as hands:
         answer = run(
-            question, goal=goal, margin=margin, seed=seed, gradients=gradients, hands=hands, unsure=unsure,
+            question, goal=goal, margin=share, seed=seed, gradients=gradients, hands=hands, unsure=unsure,
             progress=progress,
         )  # fmt: skip
     files = {"plan.json": to_json(answer.as_dict())}
@@ -437,8 +441,9 @@ def sweep(
     write_answer(out, {"sweep.json": to_json(answer.as_dict()), "sweep.csv": answer.to_csv()})
     best = answer.best
     found = "None gets there." if best is None else f"First at the target: {_seconds(best)}  {_values(best)}"
+    target = "the target" if "target.loss" in axes else f"loss {question.target.loss:g}"
     say(json, answer.as_dict(), [
-        f"Time to loss {question.target.loss:g}, by {engine}:",
+        f"Time to {target}, by {engine}:",
         *(f"  {_seconds(row)}  {_values(row)}  ({row['status']})" for row in answer.rows), "", found,
         *([] if out is None else [f"table {out / 'sweep.csv'}; for the picture: stalewise report {out}"]),
     ])  # fmt: skip

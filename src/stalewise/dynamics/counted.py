@@ -15,6 +15,7 @@ mean over time: how long a value stands is not independent of it.
 
 import functools
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from stalewise.dynamics.inertia import NO_INERTIA, Inertia, StepFilter
 from stalewise.dynamics.recursion import mean_square_step_limit, mean_step_limit, noise_gain
+from stalewise.errors import NotConvergedError
 from stalewise.jit import called, compiled, lanewise
 from stalewise.staleness import Arrivals, StalenessLaw
 
@@ -90,8 +92,10 @@ def dispersion(arrivals: Arrivals, inertia: Inertia = NO_INERTIA) -> Dispersion 
     for knot in KNOTS[:-1]:
         seen, noise = _variance(along, knot * step, normals, lasted, np.zeros(along.ring))
         shares.append(_weight_for(knot * limit, law, how, seen / noise / block))
-    # at the mean's limit by the index equation there is no pole to put: its own is kept
-    shares.append(_weight_for(limit, law, how, math.inf) if limit < NEAR * mean_limit else shares[-1])
+    shares.append(shares[-1])  # at the mean's limit by the index equation there is no pole to put: its own is kept
+    if limit < NEAR * mean_limit:
+        with suppress(NotConvergedError):  # hardly anything is stale, and the limits are the same but for chance
+            shares[-1] = _weight_for(limit, law, how, math.inf)
     usual = arrivals.weight_square / arrivals.weight_mean**2 / arrivals.averaged
     return Dispersion(limit, error, tuple(shares), noise / usual)
 

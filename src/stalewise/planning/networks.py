@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from stalewise.errors import InputError
 from stalewise.hands import Hands
 from stalewise.planning import reasons
 from stalewise.planning.arms import Arm, Shown
@@ -24,7 +25,7 @@ from stalewise.planning.objectives import Goal, front
 from stalewise.planning.paces import Pace, pace, raced
 from stalewise.planning.questions import error_bars, respread
 from stalewise.planning.race import BEYOND, Race
-from stalewise.planning.rules import RULES, Facts, under_rule
+from stalewise.planning.rules import RULES, Facts, Rule, under_rule
 from stalewise.planning.search import (
     Candidate,
     Found,
@@ -87,12 +88,21 @@ def search_network(
     paces = [pace(one, goal, network.size, seed) for free in sized for one in structures(free)]
     chosen = raced(paces, study.schedule.policy)
     arms = [arm for one in chosen for arm in search.ladder(one)]
+    least = race.first_look(arms, SHARES[0])
+    if least > budget:
+        raise InputError(
+            f"gradients must be at least {math.ceil(least)} here, what a first look at {many(len(arms), 'schedule')} "
+            f"costs, got {budget:g}"
+        )
     seen = race.halved(arms, SHARES[0]) if len(arms) > 1 else race.show(arms, [[_some(arms[0])]], "the schedule")
     race.say = lambda share, message: say(0.3 + 0.2 * share, message)
     better = search.around(search.between(seen))
     race.say = lambda share, message: say(0.5 + 0.3 * share, message)
     picks = search.finals(better)
     pick, stale, fresh = search.pick(picks, better)
+    if pick.time() == 0.0:
+        before = float(pick.said.loss[0])
+        raise InputError(f"target.loss must be below the loss at the start, {before:.4g}, got {study.target.loss:g}")
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
     searched = race.gradients
     rules = search.baselines(pick)
@@ -113,7 +123,7 @@ def search_network(
     if stale is not None and fresh is not None:
         stay = search.order(fresh) <= search.order(stale)
         if study.schedule.policy != "sync":
-            said.append(reasons.of_kinds(stale, fresh))
+            said.append(reasons.of_kinds(stale, fresh, goal))
     said.append(reasons.of_cost(race, searched))
     others = [search.candidate(one) for one in race.best_known if one is not pick and not search.is_rule(one)]
     everything = [search.candidate(one) for one in picks]
@@ -326,6 +336,8 @@ class _Search:
         before = set(self.race.shown)
         limit = learning_rate_limit(one, arrivals(one.with_schedule(learning_rate=1.0))).mean_square
         ladder = [self.arm(one.with_schedule(learning_rate=rounded(float(r * limit))), SEEDS) for r in RUNGS]
+        if self.race.gradients + self.race.first_look(ladder, SHARES[1]) > self.race.budget / self.race.batch:
+            return [self._unrun(rule, "left out: the budget of gradients is spent", pick) for rule in RULES]
         alone = min(self.race.halved(ladder, SHARES[1]), key=self.order).arm.study.learning_rate
         facts = Facts(self.study.cluster.workers, alone, stiffest(self.study)[0], None, None, self.study.target.loss)
         said = {rule.name: under_rule(self.study.with_schedule(**plain), rule, facts) for rule in RULES}
@@ -339,12 +351,17 @@ class _Search:
         for rule in RULES:
             if rule.name in rows:
                 row = self.candidate(rows[rule.name]).as_dict()
+                found.append({"rule": rule.name, "source": rule.source, **row})
+            elif said[rule.name] is None:
+                found.append(self._unrun(rule, "asks for the accuracy of a gradient, which a loss does not tell", pick))
             else:
-                why = "asks for the accuracy of a gradient, which a loss does not tell"
-                row = Candidate(self.study, pick.arm.spent(math.inf, self.goal), why).as_dict() | {"schedule": {}}
-                row["note"] = why if said[rule.name] is None else "left out: the budget of gradients is spent"
-            found.append({"rule": rule.name, "source": rule.source, **row})
+                found.append(self._unrun(rule, "left out: the budget of gradients is spent", pick))
         return found
+
+    def _unrun(self, rule: Rule, why: str, pick: Shown) -> dict[str, Any]:
+        """A rule that was not followed, and why."""
+        row = Candidate(self.study, pick.arm.spent(math.inf, self.goal), why).as_dict() | {"schedule": {}}
+        return {"rule": rule.name, "source": rule.source, **row}
 
     def candidate(self, one: Shown) -> Candidate:
         """For the tables."""
@@ -365,7 +382,7 @@ class _Search:
         said = [reasons.of_rate(pick, held), *reasons.of_momentum(pick, self.race), *self._buys(pick, better)]
         mine = [one for one in picks if one.arm.study.policy == pick.arm.study.policy]
         most = max(mine, key=lambda one: one.arm.study.active_workers, default=pick)
-        if pick.arm.study.active_workers < most.arm.study.active_workers:
+        if pick.arm.study.active_workers < most.arm.study.active_workers and math.isfinite(pick.time()):
             said.append(reasons.of_sparing(most, STEADY - 1.0))
         return said if held else [*said, *self._sure(better, pick, bars)]
 
@@ -374,18 +391,28 @@ class _Search:
         same = next((one for one in better if one.arm.study.policy == pick.arm.study.policy), None)
         if same is None or not math.isfinite(same.time()):
             return []
-        plain, rate = same.arm.study.with_schedule(learning_rate=1.0), same.arm.study.learning_rate
-        known = [one for one in self.race.best_known if one.arm.study.with_schedule(learning_rate=1.0) == plain]
+        known = self._beside(pick)
+        if len(known) > 1:  # else of fewer workers than were raced
+            same = pick
+        else:
+            known = self._beside(same)
+        rate = same.arm.study.learning_rate
         raced = {one.arm.study.learning_rate: one for one in known}
         said = [reasons.of_rates(same, [(each, raced[each].time()) for each in sorted(raced)])]
         hot = {each: one for each, shown in raced.items() if (one := self.race.heated(shown)) is not None}
         losses = []
         for heat in (bars["noise"], 1.0 / bars["noise"]) if rate in hot else ():
             times = {each: one.time(heat) for each, one in hot.items()}
-            if math.isfinite(least := min(times.values())):
-                losses.append(times[rate] / least - 1.0)
+            least = min((time for each, time in times.items() if each != rate), default=math.inf)
+            if math.isfinite(least):  # another one was followed to the target too
+                losses.append(max(times[rate] / least - 1.0, 0.0))
         limits = [self._limit_at(pick.arm.study, by) for by in (1.0, bars["spread"], 1.0 / bars["spread"])]
         return [*said, *reasons.of_doubt(bars, losses, limits)]
+
+    def _beside(self, one: Shown) -> list[Shown]:
+        """What is best known of its structure at all learning rates."""
+        plain = one.arm.study.with_schedule(learning_rate=1.0)
+        return [other for other in self.race.best_known if other.arm.study.with_schedule(learning_rate=1.0) == plain]
 
     def _limit_at(self, study: Study, by: float) -> float | None:
         """Mean-square limit of the learning rate at the start where delays are so many times as spread."""

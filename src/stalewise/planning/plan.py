@@ -85,7 +85,8 @@ def plan(
         goal: What is to be least, and limits; time unless given.
         margin: Largest share of the mean-square limit that a learning rate may take, above 0, below 1. Quadratics.
         seed: Of pilots and simulations.
-        gradients: Of the study's batch size: what a network's search may cost; as many as it takes unless given.
+        gradients: Of the study's batch size: what a network's search may cost, trials of triggers and the check of the
+            pick not counted; as many as it takes unless given.
         hands: That run a network's pilots, see `stalewise.hands`; this process unless given.
         unsure: Factors by which ``curvature`` (of a quadratic), ``noise`` or ``spread`` (of the delays) may be off,
             over which the plan tells its regret; 1.2, 1.5 and 1.3 unless given, two standard errors for a log's spread.
@@ -134,12 +135,15 @@ def plan(
         predicted=predicted,
         checked=checked,
         alternatives=found.alternatives,
-        reasons=[*found.reasons, *_advice(found.study, predicted, seed), _verdict(predicted, checked)],
+        reasons=[
+            *found.reasons, *_advice(found.study, predicted, seed),
+            _verdict(predicted, checked, simulated=found.study.schedule.trigger > 0),
+        ],
         stay_synchronous=found.stay_synchronous,
         baselines=found.baselines,
         front=found.front,
         gradients=found.gradients,
-    )
+    )  # fmt: skip
 
 
 def _with_trigger(study: Study, seed: int, say: Progress, goal: Goal, searched: Callable[[Study], Found]) -> Found:
@@ -168,7 +172,8 @@ def _advice(study: Study, predicted: Trajectory, seed: int) -> list[str]:
     return [f"{advice[0].upper()}{advice[1:]}."] if advice else []
 
 
-def _verdict(predicted: Trajectory, checked: Trajectory) -> str:
+def _verdict(predicted: Trajectory, checked: Trajectory, *, simulated: bool) -> str:
+    """How the check turned out; ``simulated`` if the prediction is a simulation, as it is under a trigger."""
     said, seen = predicted.time_to_target, checked.time_to_target
     if said.mean is not None and seen.mean is not None:
         seeds = ""
@@ -176,9 +181,7 @@ def _verdict(predicted: Trajectory, checked: Trajectory) -> str:
             high = "never" if seen.high is None else f"{seen.high:.4g}"
             seeds = f" (95 % interval over seeds {seen.low:.4g} to {high})"
         off = 100 * (said.mean / seen.mean - 1)
-        how = (
-            "predicted" if checked.seed == predicted.seed else "with the seeds of the prediction, which is a simulation"
-        )
+        how = "with the seeds of the prediction, which is a simulation" if simulated else "predicted"
         return f"Checked in virtual time: {seen.mean:.4g} s{seeds} against {said.mean:.4g} s {how} ({off:+.1f} %)."
     end = checked.time[-1]
     if said.mean is not None and said.mean > end and not checked.diverges:

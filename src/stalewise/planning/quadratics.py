@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from stalewise.errors import NotConvergedError
+from stalewise.errors import InputError, NotConvergedError
 from stalewise.planning.batches import batch_sentence, climbed, first_batch
 from stalewise.planning.knobs import batch_is_open, fastest_first, neighbours, structures
 from stalewise.planning.objectives import Goal, Spent, front, spent
 from stalewise.planning.questions import error_bars, what_limits
 from stalewise.planning.rules import RULES, facts_of, under_rule
 from stalewise.planning.search import (
+    ALONE,
     MARGIN,
     STEADY,
     Candidate,
@@ -25,6 +26,7 @@ from stalewise.planning.search import (
     is_fresh,
     many,
     percent,
+    plain_sentence,
     rank,
     rounded,
 )
@@ -88,6 +90,10 @@ def search_quadratic(
     All of it for nine tenths of the target: where the loss only just gets below, chance decides whether it stays there.
     """
     held, target = study.schedule, study.target.loss
+    spectrum = study.workload.modes()
+    before = 0.5 * float(spectrum.eigenvalues @ spectrum.start**2)
+    if before <= target:
+        raise InputError(f"target.loss must be below the loss at the start, {before:.4g}, got {target:g}")
     study = study.with_target(loss=INNER * target)
     search = _Search(study, seed, goal, margin, error_bars(study, unsure))
     size = first_batch(study, search.look, search.order) if batch_is_open(study) else held.batch_size
@@ -104,7 +110,7 @@ def search_quadratic(
     pick = fresh if stay and held.policy is None else own
     final, reasons = _explained(pick, search, reordered=reordered)
     if held.policy != "sync":
-        reasons.append(fresh_sentence(fresh.study.policy, own.time, fresh.time))
+        reasons.append(_of_kinds(own, fresh, tuned["sync"], search))
     say(0.95, "published rules")
     rows = [*(row for row in tuned.values() if row is not pick), *guesses]
     others = [search.candidate(row) for row in rows if isinstance(row, _Tuned) or row.study.policy not in tuned]
@@ -164,7 +170,9 @@ def _explained(pick: _Tuned, search: "_Search", *, reordered: bool) -> tuple[_Tu
         final, sentence = _threshold(pick, search.seed)
         reasons.append(sentence)
     reasons.append(_floor_sentence(final))
-    return final, reasons + what_limits(final.study, search.seed, search.margin, search.unsure)
+    return final, reasons + what_limits(
+        final.study, search.seed, search.margin, search.unsure, held=held.learning_rate is not None
+    )
 
 
 def _settling(study: Study, timing: Arrivals, longest: float, *, along: bool = True) -> tuple[float, float]:
@@ -385,6 +393,17 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
     return guarded, guard_sentence(bound, pick.workers)
 
 
+def _of_kinds(own: _Tuned, fresh: _Tuned, plain: _Tuned, search: _Search) -> str:
+    """How the best schedule with stale gradients, or of the policy given, compares with the best without, and sync."""
+    taken = {row.study.policy: getattr(search.spent(row), search.goal.objective) for row in (plain, fresh, own)}
+    if own.workers == fresh.workers == plain.workers == 1:
+        return ALONE
+    if is_fresh(own.study.policy):
+        return plain_sentence(own.study.policy, taken[own.study.policy], taken["sync"], search.goal.objective)
+    policy = fresh.study.policy
+    return fresh_sentence(policy, taken[own.study.policy], taken[policy], search.goal.objective)
+
+
 def _headline(pick: _Tuned, search: _Search) -> str:
     if not math.isfinite(pick.floor):
         return (
@@ -414,14 +433,14 @@ def _more_or_fewer(pick: _Tuned, search: _Search) -> list[str]:
     """What one worker more would do, and half of them, by the rough look."""
     open_ = search.open(pick.study)
     here = guess(open_, pick.timing, search.margin)
-    if not math.isfinite(min(pick.time, here.time)) or search.study.schedule.active_workers:
+    if not 0.0 < here.time < math.inf or not math.isfinite(pick.time) or search.study.schedule.active_workers:
         return []
     found = []
     for workers in (pick.workers // 2, pick.workers + 1):
         if not 1 <= workers <= search.study.cluster.workers or pick.study.schedule.group > 1:
             continue
         (row,) = look([open_.with_schedule(active_workers=workers)], search.seed, search.margin)
-        which = f"A {workers}{_ordinal(workers)} worker" if workers > pick.workers else f"With {workers}"
+        which = f"{_ordinal(workers)} worker" if workers > pick.workers else f"With {workers}"
         if not math.isfinite(row.time):
             found.append(
                 f"{which} would keep it from settling" if workers > pick.workers else f"{which} it would not settle"
@@ -430,13 +449,19 @@ def _more_or_fewer(pick: _Tuned, search: _Search) -> list[str]:
         sooner, time = row.timing.rate / here.timing.rate - 1, row.time / here.time - 1
         old, new = here.timing.staleness.mean, row.timing.staleness.mean
         aged = f" and {100 * (new / old - 1):+.0f} % staleness" if old > 0 else ""
-        found.append(f"{which}: {100 * sooner:+.1f} % updates a second{aged}, {100 * time:+.1f} % time")
+        objective = search.goal.objective
+        more = getattr(search.spent(row), objective) / getattr(search.spent(here), objective) - 1
+        also = "" if objective == "time" else f", {100 * more:+.1f} % {objective}"
+        found.append(f"{which}: {100 * sooner:+.1f} % updates a second{aged}, {100 * time:+.1f} % time{also}")
     return [f"{'; '.join(found)} (rough estimates)."] if found else []
 
 
 def _ordinal(number: int) -> str:
-    """st, nd, rd, th."""
-    return "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    """A 2nd, an 8th, an 11th, a 23rd."""
+    text = str(number)
+    article = "An" if text[0] == "8" or (text[:2] in ("11", "18") and len(text) % 3 == 2) else "A"
+    ending = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{article} {text}{ending}"
 
 
 def _learning_rate(pick: _Tuned, fixed: bool) -> str:
@@ -451,6 +476,4 @@ def _floor_sentence(pick: _Tuned) -> str:
     share = pick.floor / pick.study.target.loss
     if not math.isfinite(share):
         return "Nothing can be said of gradient noise: the schedule is unstable."
-    if share > 0.5:
-        return f"Gradient noise limits this run: its floor is {percent(share)} of the target."
-    return f"Gradient noise is not what limits this run: its floor is {percent(share)} of the target."
+    return f"Gradient noise leaves a floor of {percent(share)} of {pick.study.target.loss:g}."

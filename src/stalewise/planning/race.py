@@ -144,6 +144,11 @@ class Race:
         cost = sum(arm.cost(self._until(arm, amount)) - arm.cost(self._until(arm, before)) for arm in arms)
         return self.spent + cost <= self.budget
 
+    def first_look(self, arms: Sequence[Arm], share: float) -> float:
+        """Gradients that the first round of `halved` costs, about; the budget ends a race only after it."""
+        amount = self._first(arms, share)
+        return sum(arm.cost(self._until(arm, amount)) for arm in arms) / self.batch
+
     def may_be_taken(self, one: Shown) -> bool:
         """Whether the study's own policy, if it has one, lets it be."""
         return self.held in (None, one.arm.study.policy)

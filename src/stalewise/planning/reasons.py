@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from stalewise.planning.arms import Shown
 from stalewise.planning.objectives import Goal
 from stalewise.planning.race import Race
-from stalewise.planning.search import fresh_sentence, many, percent
+from stalewise.planning.search import ALONE, fresh_sentence, many, percent
 from stalewise.study import Study
 
 DOUBT = 0.05  # of the time: what is worth measuring
@@ -73,6 +73,8 @@ def of_workers(beside: int, ratios: Sequence[tuple[int | None, float]]) -> str:
 
 def of_sparing(most: Shown, share: float) -> str:
     """Why fewer workers are taken than the most that were run."""
+    if not math.isfinite(most.time()):
+        return f"With {many(most.arm.study.active_workers)} it did not get there."
     return (
         f"{many(most.arm.study.active_workers)} took {most.time():.4g} s: not worth it, a plan takes the fewest within "
         f"{100 * share:.0f} % of the best."
@@ -136,11 +138,14 @@ def of_batch(pick: Shown, race: Race) -> str:
     )
 
 
-def of_kinds(stale: Shown, fresh: Shown) -> str:
+def of_kinds(stale: Shown, fresh: Shown, goal: Goal) -> str:
     """How the best schedules with and without stale gradients compare, as far as each was followed."""
+    if stale.arm.study.active_workers == fresh.arm.study.active_workers == 1:
+        return ALONE
     behind = [one for one in (stale, fresh) if not math.isfinite(one.time())]
     if not behind or any(one.diverged for one in behind):
-        return fresh_sentence(fresh.arm.study.policy, stale.time(), fresh.time())
+        own, other = (getattr(one.arm.spent(one.time(), goal), goal.objective) for one in (stale, fresh))
+        return fresh_sentence(fresh.arm.study.policy, own, other, goal.objective)
     parts = []
     for one in sorted((stale, fresh), key=lambda one: one.time()):
         kind = "with stale gradients" if one is stale else "without stale gradients"
@@ -165,7 +170,9 @@ def name(study: Study) -> str:
 
 
 def over_seeds(one: Shown) -> str:
-    """Ends of the band of the time to the target."""
+    """Ends of the band of the time to the target, where there are seeds to tell it from."""
+    if one.arm.seeds == 1:
+        return "one run"
     low, high = one.over_seeds
     if not math.isfinite(high):
         return "not settled in every seed"

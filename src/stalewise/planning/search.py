@@ -10,6 +10,8 @@ from stalewise.study import Study
 from stalewise.workloads import open_network
 
 RARE = 1e-4
+ALONE = "Stay synchronous: with one worker nothing is stale, and asynchronous training is the same."
+UNITS = {"time": "s", "cost": "(worker-seconds x price)", "traffic": "bytes"}
 APART = 1000  # between the seeds of a search and those of a check
 STEADY = 1.02  # what is simpler, such as fewer workers, is preferred as long as it costs no more than this factor
 MARGIN = 0.9  # of the mean-square limit: the most a plan uses
@@ -92,39 +94,50 @@ def guard_sentence(bound: int, workers: int) -> str:
     )
 
 
-def synchronous_sentence(asynchronous: float, synchronous: float, *, tie: bool = False) -> str:
-    """How the best asynchronous schedule compares with the best synchronous one; a tie is within chance."""
+def synchronous_sentence(asynchronous: float, synchronous: float, objective: str = "time") -> str:
+    """How the best asynchronous schedule compares with the best synchronous one, in what is to be least."""
+    unit = UNITS[objective]
     if not math.isfinite(synchronous):
         return "No synchronous schedule tried reaches the target."
     if not math.isfinite(asynchronous):
-        return f"Stay synchronous: {synchronous:.4g} s, while no asynchronous schedule tried reaches the target."
+        return f"Stay synchronous: {synchronous:.4g} {unit}, while no asynchronous schedule tried reaches the target."
+    if synchronous <= asynchronous:
+        return (
+            f"Stay synchronous: the best synchronous schedule takes {synchronous:.4g} {unit}, the best asynchronous "
+            f"one {asynchronous:.4g} {unit}."
+        )
     ratio = synchronous / asynchronous
-    if ratio <= 1.0 and tie:
-        return (
-            f"Stay synchronous: {synchronous:.4g} s against {asynchronous:.4g} s, the same within the spread over "
-            "seeds, and simpler."
-        )
-    if ratio <= 1.0:
-        return (
-            f"Stay synchronous: the best synchronous schedule takes {synchronous:.4g} s, the best asynchronous one "
-            f"{asynchronous:.4g} s. Delays this even leave nothing for asynchrony to win."
-        )
-    tail = ""
-    if tie or ratio <= 1.1:
-        tail = f"; that is {'within the spread over seeds' if tie else 'close'}, and synchronous training is simpler"
-    return f"Synchronous training would take {synchronous:.4g} s, {ratio:.2f} times as long{tail}."
+    tail = "; that is close, and synchronous training is simpler" if ratio <= 1.1 else ""
+    return f"Synchronous training would take {synchronous:.4g} {unit}, {_times(ratio, objective)}{tail}."
 
 
-def fresh_sentence(policy: str, stale: float, fresh: float) -> str:
+def _times(ratio: float, objective: str) -> str:
+    return f"{ratio:.2f} times as {'long' if objective == 'time' else 'much'}"
+
+
+def fresh_sentence(policy: str, stale: float, fresh: float, objective: str = "time") -> str:
     """How the best schedule that applies stale gradients compares with the best one, of that policy, that does not."""
+    unit = UNITS[objective]
     if policy == "sync" or not math.isfinite(min(stale, fresh)):
-        return synchronous_sentence(stale, fresh)
+        return synchronous_sentence(stale, fresh, objective)
     if fresh <= stale:
         return (
-            f"Apply fresh gradients alone: {policy}, which does not wait for the slowest, takes {fresh:.4g} s, the "
-            f"best schedule with stale ones {stale:.4g} s."
+            f"Apply fresh gradients alone: {policy}, which does not wait for the slowest, takes {fresh:.4g} {unit}, "
+            f"the best schedule with stale ones {stale:.4g} {unit}."
         )
-    return f"Fresh gradients alone ({policy}) would take {fresh:.4g} s, {fresh / stale:.2f} times as long."
+    return f"Fresh gradients alone ({policy}) would take {fresh:.4g} {unit}, {_times(fresh / stale, objective)}."
+
+
+def plain_sentence(policy: str, own: float, plain: float, objective: str = "time") -> str:
+    """How a policy that applies nothing stale compares with the best schedule that waits for all workers."""
+    if not math.isfinite(plain):
+        return "No schedule tried that waits for all workers reaches the target."
+    if not math.isfinite(own):
+        return f"Waiting for all workers, sync, takes {plain:.4g} {UNITS[objective]}; {policy} does not get there."
+    told = _times(plain / own, objective)
+    return (
+        f"{policy} applies nothing stale; waiting for all workers, sync, takes {plain:.4g} {UNITS[objective]}, {told}."
+    )
 
 
 def rounded(rate: float) -> float:

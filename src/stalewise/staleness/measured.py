@@ -10,7 +10,7 @@ from stalewise.simulation.paths import recorded_path
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.staleness.law import has_formula, law_from_counts
 from stalewise.staleness.timing import Arrivals, FirstSteps
-from stalewise.study import Study, Workload
+from stalewise.study import FOR_NETWORKS, Schedule, Study, Workload
 
 Array = NDArray[np.float64]
 START_UPDATES = 200_000
@@ -46,7 +46,9 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
     """
     still = study
     if study.rules().trigger == 0.0:
-        still = study.model_copy(update={"workload": Workload(eigenvalues=[1.0], start=0.0)})
+        plain = {name: Schedule.model_fields[name].default for name in FOR_NETWORKS}
+        schedule = study.schedule.model_copy(update=plain)
+        still = study.model_copy(update={"workload": Workload(eigenvalues=[1.0], start=0.0), "schedule": schedule})
     if still.schedule.learning_rate is None:
         still = still.with_schedule(learning_rate=1.0)
     workers = study.workers()
