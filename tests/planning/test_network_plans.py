@@ -26,6 +26,8 @@ from stalewise.simulation import simulate
 from stalewise.staleness import arrivals
 from stalewise.study import make_study
 
+LINKS = "constant(0.5)", "constant(0.25)"
+
 
 def network(workers, target=0.4, **schedule):
     """A small network on uneven workers."""
@@ -211,6 +213,19 @@ def test_how_flat_it_is_about_the_pick():
     assert f"time: {found.study.learning_rate:.3g}, beside it" in flat
     assert found.reasons[-2].startswith("The search cost")
     assert any("with one worker nothing is stale" in reason for reason in found.reasons)
+
+
+def test_what_limits_a_network_is_told():
+    """A link twice as fast saves what planning for it anew does; workers without one halve the time twice as fast."""
+    slow, fast = (network(4, policy="async", momentum=0.0).with_cluster(service=law) for law in LINKS)
+    before = plan(slow)
+    (limits,) = (reason for reason in before.reasons if reason.startswith("What limits"))
+    said = int(limits.split("the link (twice as fast) ")[1].split(" %")[0])
+    seen = [simulate(found.study, seeds=24, seed=50).time_to_target.mean for found in (before, plan(fast))]
+    assert None not in seen and 100 * (seen[1] / seen[0] - 1) == pytest.approx(said, abs=10)
+    assert "staleness" in limits and said < -25
+    alone = plan(network(4, policy="async", momentum=0.0), gradients=4000.0)
+    assert any("compute (twice as fast) -50 %" in reason for reason in alone.reasons)
 
 
 def test_a_budget_that_is_too_small_is_told():

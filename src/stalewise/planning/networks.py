@@ -21,9 +21,10 @@ from stalewise.hands import Hands
 from stalewise.planning import reasons
 from stalewise.planning.arms import Arm, Shown
 from stalewise.planning.knobs import structures, under
+from stalewise.planning.network_questions import Asked, at_one_drift
 from stalewise.planning.objectives import Goal, front
 from stalewise.planning.paces import Pace, pace, raced
-from stalewise.planning.questions import error_bars, respread
+from stalewise.planning.questions import error_bars
 from stalewise.planning.race import BEYOND, Race
 from stalewise.planning.rules import RULES, Facts, Rule, under_rule
 from stalewise.planning.search import (
@@ -54,7 +55,6 @@ BATCHES = (2, 8, 32, 128, 512)
 STRIDES = 2  # to neighbouring groups and bounds
 STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
 RULE_REACH = 3.0  # times the pick's time: how far published rules are followed
-COLD = 1e-9  # of a noise temperature: none
 SHARES = (0.4, 0.1)  # of the budget that the race, and that of one worker, may cost
 
 
@@ -298,33 +298,13 @@ class _Search:
         if self.study.schedule.active_workers or self.study.schedule.learning_rate or heated is None:
             return
         last: tuple[Study, float] | None = None
-        for study, heat in self.scaled(one, 0.5):
+        for study, heat in at_one_drift(one, 0.5, self.seed):
             time = heated.time(heat)
             if not time <= STEADY * heated.time():
                 break
             last = study, time
         if last is not None:
             yield last
-
-    def scaled(self, one: Shown, factor: float) -> Iterator[tuple[Study, float]]:
-        """The same drift with more or fewer workers, and its noise temperature over that of ``one``."""
-        study, timing = one.arm.study, one.arm.timing
-        workers = study.active_workers
-        while True:
-            workers = round(workers * factor)
-            if workers < 1 or workers == study.active_workers:
-                return
-            wide = study if workers <= study.cluster.workers else study.with_cluster(workers=workers, group=None)
-            group = max(round(study.schedule.group * workers / study.active_workers), 1)
-            other = under(wide, study.policy, workers, group=group, max_staleness=study.schedule.max_staleness)
-            if other is None:
-                return
-            theirs = arrivals(other, seed=self.seed)
-            rate = study.learning_rate * timing.rate / theirs.rate
-            heat = rate / study.learning_rate * timing.averaged / theirs.averaged
-            yield other.with_schedule(learning_rate=rounded(rate)), heat
-            if workers == 1 or factor > 1.0:
-                return
 
     def baselines(self, pick: Shown) -> list[dict[str, Any]]:
         """Published rules on the same study, as far as they say something of a network."""
@@ -377,61 +357,20 @@ class _Search:
     def reasons(
         self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown], bars: Mapping[str, float]
     ) -> list[str]:
-        """Why this learning rate, this momentum and so many workers, and how sure that is."""
-        held = self.study.schedule.learning_rate is not None
-        said = [reasons.of_rate(pick, held), *reasons.of_momentum(pick, self.race), *self._buys(pick, better)]
-        mine = [one for one in picks if one.arm.study.policy == pick.arm.study.policy]
+        """Why this learning rate, this momentum and so many workers, what limits the run, and how sure all that is."""
+        held, policy = self.study.schedule.learning_rate is not None, pick.arm.study.policy
+        asked = Asked(
+            pick, next(one for one in [*better, pick] if one.arm.study.policy == policy), self.race, self.seed
+        )
+        limit = None
+        if pick.arm.study.schedule.optimizer == "SGD":
+            limit = learning_rate_limit(pick.arm.study, pick.arm.timing).mean_square
+        said = [reasons.of_rate(pick, held, limit), *reasons.of_momentum(pick, self.race), *asked.buys()]
+        mine = [one for one in picks if one.arm.study.policy == policy]
         most = max(mine, key=lambda one: one.arm.study.active_workers, default=pick)
         if pick.arm.study.active_workers < most.arm.study.active_workers and math.isfinite(pick.time()):
             said.append(reasons.of_sparing(most, STEADY - 1.0))
-        return said if held else [*said, *self._sure(better, pick, bars)]
-
-    def _sure(self, better: Sequence[Shown], pick: Shown, bars: Mapping[str, float]) -> list[str]:
-        """How flat the optimum is, and the regret of its learning rate where noise or delays are otherwise."""
-        same = next((one for one in better if one.arm.study.policy == pick.arm.study.policy), None)
-        if same is None or not math.isfinite(same.time()):
-            return []
-        known = self._beside(pick)
-        if len(known) > 1:  # else of fewer workers than were raced
-            same = pick
-        else:
-            known = self._beside(same)
-        rate = same.arm.study.learning_rate
-        raced = {one.arm.study.learning_rate: one for one in known}
-        said = [reasons.of_rates(same, [(each, raced[each].time()) for each in sorted(raced)])]
-        hot = {each: one for each, shown in raced.items() if (one := self.race.heated(shown)) is not None}
-        losses = []
-        for heat in (bars["noise"], 1.0 / bars["noise"]) if rate in hot else ():
-            times = {each: one.time(heat) for each, one in hot.items()}
-            least = min((time for each, time in times.items() if each != rate), default=math.inf)
-            if math.isfinite(least):  # another one was followed to the target too
-                losses.append(max(times[rate] / least - 1.0, 0.0))
-        limits = [self._limit_at(pick.arm.study, by) for by in (1.0, bars["spread"], 1.0 / bars["spread"])]
-        return [*said, *reasons.of_doubt(bars, losses, limits)]
-
-    def _beside(self, one: Shown) -> list[Shown]:
-        """What is best known of its structure at all learning rates."""
-        plain = one.arm.study.with_schedule(learning_rate=1.0)
-        return [other for other in self.race.best_known if other.arm.study.with_schedule(learning_rate=1.0) == plain]
-
-    def _limit_at(self, study: Study, by: float) -> float | None:
-        """Mean-square limit of the learning rate at the start where delays are so many times as spread."""
-        told = study.schedule.optimizer == "SGD" and not is_fresh(study.policy)
-        other = respread(study, by) if told else None
-        if other is None:
-            return None
-        return learning_rate_limit(other, arrivals(other, seed=self.seed)).mean_square
-
-    def _buys(self, pick: Shown, better: Sequence[Shown]) -> list[str]:
-        """What half, twice and any number of workers buy at one drift, by the noise temperature."""
-        same = next((one for one in better if one.arm.study.policy == pick.arm.study.policy), None)
-        source = None if same is None else self.race.heated(same)
-        if source is None or not math.isfinite(source.time()):
-            return []
-        first = [next(self.scaled(source, factor), None) for factor in (0.5, 2.0)]
-        others = [(other.active_workers, heat) for other, heat in filter(None, first)]
-        ratios = [(workers, source.time(heat) / source.time()) for workers, heat in [*others, (None, COLD)]]
-        return [reasons.of_workers(source.arm.study.active_workers, ratios)]
+        return [*said, *asked.limits(), *([] if held else asked.sure(bars))]
 
     @property
     def _limit(self) -> float:

@@ -15,6 +15,7 @@ from stalewise import checks
 from stalewise.delays import Gamma, Replay, parse_delay
 from stalewise.delays.fitting.families import scaled
 from stalewise.errors import InputError, NotConvergedError
+from stalewise.planning.search import change, of_limits
 from stalewise.planning.shortlist import ROUGH, Guess, guess
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
@@ -98,29 +99,22 @@ def _limits(free: Study, here: Guess, seed: int, margin: float) -> str:
         saved["gradient noise (none)"] = guess(quiet, here.timing, margin).time
     saved = {name: min(time, here.time) for name, time in saved.items()}  # more of either never helps but by roughness
     for name, fields in (("the link", LINKS), ("compute", ("compute",))):
-        faster = _halved(free, fields)
+        faster = halved(free, fields)
         if faster is not None:
             timing = arrivals(faster.with_schedule(learning_rate=1.0), seed=seed, share=ROUGH)
             saved[f"{name} (twice as fast)"] = guess(faster, timing, margin).time
-    if not _has_link(free):  # all cycles are half as long: true of logs too, which nothing scales
+    if not has_link(free):  # all cycles are half as long: true of logs too, which nothing scales
         saved["compute (twice as fast)"] = 0.5 * here.time
-    order = sorted(saved, key=saved.__getitem__)
-    parts = [f"{name} {_change(saved[name] / here.time)}" for name in order]
     how = (
         "at this learning rate"
         if free.schedule.learning_rate
         else "of this structure, each with a learning rate of its own"
     )
     growth = "; what noise_growth costs is not looked at" if spectrum.noise_growth.any() else ""
-    return f"What limits this run, as time saved without it: {', '.join(parts)} (rough estimates, {how}{growth})."
+    return of_limits({name: time / here.time for name, time in saved.items()}, f"rough estimates, {how}{growth}")
 
 
-def _change(ratio: float) -> str:
-    """In percent, with its sign; no minus before nothing."""
-    return f"{round(100 * (ratio - 1)) or 0:+d} %" if math.isfinite(ratio) else "never settles"
-
-
-def _has_link(study: Study) -> bool:
+def has_link(study: Study) -> bool:
     """Whether anything but compute takes time in a cycle."""
     places = [study.cluster, *(study.cluster.group or ())]
     texts = [text for place in places for name in LINKS if (text := getattr(place, name, None)) is not None]
@@ -129,7 +123,7 @@ def _has_link(study: Study) -> bool:
     )
 
 
-def _halved(study: Study, names: tuple[str, ...]) -> Study | None:
+def halved(study: Study, names: tuple[str, ...]) -> Study | None:
     """The study with these delays half as long; None where there are none, or a law of theirs cannot be scaled."""
 
     def half(text: str) -> str:
@@ -172,7 +166,7 @@ def _sure(
     )
     if good:
         return text, _unsure(study, timing, seed, margin, unsure)
-    more = f"takes {_change(here / least)[1:]} longer than" if math.isfinite(here) else "never settles, unlike"
+    more = f"takes {change(here / least)[1:]} longer than" if math.isfinite(here) else "never settles, unlike"
     first = f"This learning rate {more} {factors[best]:.2g} times as much"
     if best in (0, len(looked) - 1):
         return (f"{first}, which is as far as was looked.",)
@@ -230,7 +224,7 @@ def _unsure(study: Study, timing: Arrivals, seed: int, margin: float, unsure: Ma
     if not found:
         return ""
     worst = max(found, key=found.__getitem__)
-    parts = [f"{NAMES[name]} {unsure[name]:g} times larger or smaller: {_change(1 + found[name])}" for name in found]
+    parts = [f"{NAMES[name]} {unsure[name]:g} times larger or smaller: {change(1 + found[name])}" for name in found]
     if found[worst] > FLAT - 1:
         ending = f" Measure the {NAMES[worst]} better first."
     else:

@@ -30,12 +30,15 @@ def headline(pick: Shown, goal: Goal, ended: bool) -> str:
     return text if goal.holds(taken) else f"{text} No schedule tried keeps all limits; this one is nearest."
 
 
-def of_rate(pick: Shown, held: bool) -> str:
-    """Where the learning rate comes from."""
+def of_rate(pick: Shown, held: bool, limit: float | None) -> str:
+    """Where the learning rate comes from; ``limit``: the mean-square one at the start, where it is known."""
     study = pick.arm.study
+    share = "" if limit is None else f", {study.learning_rate / limit:.2g} of the mean-square limit at the start"
     if held:
-        return f"The learning rate {study.learning_rate:.4g} is held as given."
-    text = f"The learning rate {study.learning_rate:.4g} was the best of those raced"
+        return f"The learning rate {study.learning_rate:.4g} is held as given{share}."
+    text = f"The learning rate {study.learning_rate:.4g}{share}, was the best of those raced"
+    if share and study.learning_rate > (limit or math.inf):
+        text += " (beyond it: curvature gives way in training)"
     if study.policy == "async":
         product = study.learning_rate * study.active_workers
         return f"{text}; with another number of workers keep learning rate x workers = {product:.3g}."

@@ -1,6 +1,7 @@
 """What a search hands back, and what both searches say in the same words."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +139,18 @@ def plain_sentence(policy: str, own: float, plain: float, objective: str = "time
     return (
         f"{policy} applies nothing stale; waiting for all workers, sync, takes {plain:.4g} {UNITS[objective]}, {told}."
     )
+
+
+def of_limits(saved: Mapping[str, float], how: str) -> str:
+    """What limits a run: times without something over the time with it."""
+    order = sorted(saved, key=saved.__getitem__)
+    parts = [f"{name} {change(saved[name])}" for name in order]
+    return f"What limits this run, as time saved without it: {', '.join(parts)} ({how})."
+
+
+def change(ratio: float) -> str:
+    """In percent, with its sign; no minus before nothing."""
+    return f"{round(100 * (ratio - 1)) or 0:+d} %" if math.isfinite(ratio) else "never settles"
 
 
 def rounded(rate: float) -> float:
