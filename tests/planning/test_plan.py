@@ -140,6 +140,25 @@ def test_error_bars_are_the_users():
         plan(study, unsure={"noise": 0.5})
 
 
+def test_what_a_threshold_saves_is_seen_in_virtual_time():
+    """A few fast and many slow workers: dropping saves what other seeds say, and the answer says how."""
+    groups = [{"count": 4, "compute": "gamma(1, 4)"}, {"count": 12, "compute": "gamma(5, 4)"}]
+    study = make_study(
+        {
+            "workload": {"eigenvalues": [1.0, 0.1], "gradient_noise": 0.02},
+            "cluster": {"group": groups},
+            "schedule": {"policy": "async", "active_workers": 16},
+            "target": {"loss": 0.02},
+        }
+    )
+    found = plan(study)
+    (told,) = (reason for reason in found.reasons if "versions old saves" in reason)
+    free = found.study.with_schedule(max_staleness=None)
+    times = [simulate(one, seeds=1000, seed=9, horizon=60.0).time_to_target.mean for one in (found.study, free)]
+    assert found.study.schedule.max_staleness and None not in times
+    assert float(told.split("saves ")[1].split(" %")[0]) == pytest.approx(100 * (1 - times[0] / times[1]), abs=4)
+
+
 def test_the_spread_of_a_log_has_its_own_error_bar(tmp_path):
     """Two standard errors: those of many logs drawn anew, by a factor of two; drift in the log widens it."""
     rng = np.random.default_rng(5)

@@ -34,6 +34,7 @@ from stalewise.planning.shortlist import ROUGH, Guess, guess, look
 from stalewise.planning.triggers import are_searched
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.prediction.quadratic import settling
+from stalewise.simulation import simulate
 from stalewise.staleness import Arrivals, arrivals
 from stalewise.study import Study
 
@@ -44,6 +45,8 @@ SHORTER = 0.25  # of what is counted and recorded in virtual time, for all but w
 CLOSER = 2  # of the looks, that are looked at along the path
 NEAR, LEVEL, REACH = 2.0, 1.3, 1.15  # times the best: what may take the steps to neighbours, momentum, its polish
 WORTH = 1.03  # what a threshold saves at least, as a factor
+MODES = ("drop", "wait")  # of keeping a bound on async; cancelling is policy ringmaster, which has one of its own
+CONFIRMED = 128  # seeds
 FEW_STEPS = 40  # until the target: where neighbours are looked at closely
 STRIDES = 4  # to neighbouring structures
 MOMENTA, BOOSTS, POLISH = (0.3, 0.6, 0.8, 0.9, 0.95), (0.2, 0.7), 25  # boosts of the log of the learning rate; looks
@@ -370,10 +373,11 @@ class _Search:
 
 
 def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
-    """A staleness threshold that saves time, or else a guard that costs none."""
-    best = pick
+    """A staleness threshold, kept by dropping or by waiting, that saves time, or else a guard that costs none."""
+    best, held = pick, pick.study.schedule
+    modes = (held.on_stale,) if "on_stale" in held.model_fields_set else MODES
     bounds = [math.ceil(multiple * (pick.workers - 1)) for multiple in (1.5, 2.0, 3.0)]
-    studies = [pick.study.with_schedule(max_staleness=bound) for bound in bounds]
+    studies = [pick.study.with_schedule(max_staleness=bound, on_stale=mode) for mode in modes for bound in bounds]
     free = guess(pick.study, pick.timing).time
     rough = [guess(at, arrivals(at, seed=seed, share=ROUGH)).time for at in studies]
     at = studies[int(np.argmin(rough))]
@@ -381,9 +385,13 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
         timing = arrivals(at, seed=seed, length=SHORTER)
         time, floor = settling(at, timing, longest=4.0 * pick.time)
         best = _Tuned(at, timing, time, floor, pick.share) if time < pick.time else pick
-    if math.isfinite(best.time) and best.time < pick.time / WORTH:
+    if math.isfinite(best.time) and best.time < pick.time / WORTH and (saved := _saved(pick, best, seed)) > 0.0:
         bound = best.study.schedule.max_staleness
-        saved = 100 * (1 - best.time / pick.time) if math.isfinite(pick.time) else 100.0
+        if best.study.schedule.on_stale == "wait":
+            return best, (
+                f"Waiting for gradients that would become over {bound} versions old saves {saved:.0f} %: it discards "
+                "none of them and cuts the tail of the staleness."
+            )
         return best, (
             f"Dropping gradients more than {bound} versions old saves {saved:.0f} %: it discards "
             f"{100 * (1 - best.timing.acceptance):.1f} % of the gradients and cuts the tail of the staleness."
@@ -391,6 +399,14 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
     bound = guard(pick.timing, pick.workers)
     guarded = _Tuned(pick.study.with_schedule(max_staleness=bound), pick.timing, pick.time, pick.floor, pick.share)
     return guarded, guard_sentence(bound, pick.workers)
+
+
+def _saved(pick: _Tuned, bounded: _Tuned, seed: int) -> float:
+    """Per cent of the time that a threshold saves in virtual time, with the same seeds; 0 if that is not worth it."""
+    longest = 4.0 * min(pick.time, bounded.time)
+    runs = [simulate(one.study, seeds=CONFIRMED, seed=seed, horizon=longest) for one in (bounded, pick)]
+    now, before = (math.inf if one.time_to_target.mean is None else one.time_to_target.mean for one in runs)
+    return 100 * (1 - now / before) if now < before / WORTH else 0.0
 
 
 def _of_kinds(own: _Tuned, fresh: _Tuned, plain: _Tuned, search: _Search) -> str:
