@@ -133,13 +133,13 @@ def told(name, data, cores):
         rivals = [some[i] for i in order[:FINALISTS] if seen[i]["time"] is not None]
         finals = hands.each([call(one, FINAL, 2.0 * mine, 9000, who) for one in rivals])
         times = [finite(one["time"]) for one in finals]
-        best = rivals[int(np.argmin(times))]
-        duel = hands.each([call(one, DUEL, 2.0 * mine, 20000, who) for one in (found.study, best)])
+        best = rivals[int(np.argmin(times))] if rivals else None
+        duel = hands.each([call(one, DUEL, 2.0 * mine, 20000, who) for one in (found.study, best) if one is not None])
     answer = {
-        "name": name, "time": finite(duel[0]["time"]), "best": finite(duel[1]["time"]),
+        "name": name, "time": finite(duel[0]["time"]), "best": finite(duel[-1]["time"]),
         "searched": searched, "swept": swept, "took": took,
         "pick": found.study.schedule.model_dump(exclude_none=True, exclude_defaults=True),
-        "against": best.schedule.model_dump(exclude_none=True, exclude_defaults=True),
+        "against": None if best is None else best.schedule.model_dump(exclude_none=True, exclude_defaults=True),
         "rivals": times, "schedules": len(some),
     }  # fmt: skip
     write_atomically(path, json.dumps(answer))
@@ -163,7 +163,7 @@ def main():
         print(
             f"{name}: regret {regret:.1f} %, {one['searched']:.0f} gradients, {share:.1f} % of the sweep's "
             f"{one['swept']:.0f} ({one['schedules']} schedules); plan {one['time']:.4g} s {one['pick']}; "
-            f"best {one['best']:.4g} s {one['against']}",
+            + (f"best {one['best']:.4g} s {one['against']}" if one["against"] else "none of the sweep is as fast"),
             flush=True,
         )
 
