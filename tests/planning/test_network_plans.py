@@ -19,6 +19,7 @@ from stalewise.planning import Goal, arms, plan, reasons
 from stalewise.planning.arms import Arm, Shown, show
 from stalewise.planning.knobs import structures
 from stalewise.planning.paces import HARDLY_LESS, QUARTER_MORE, pace, raced
+from stalewise.planning.plan import verdict
 from stalewise.planning.race import Race
 from stalewise.planning.search import is_fresh
 from stalewise.prediction.pilots import Curves
@@ -226,6 +227,18 @@ def test_what_limits_a_network_is_told():
     assert "staleness" in limits and said < -25
     alone = plan(network(4, policy="async", momentum=0.0), gradients=4000.0)
     assert any("compute (twice as fast) -50 %" in reason for reason in alone.reasons)
+
+
+def test_what_the_start_decides_is_told():
+    """A check whose interval leaves the prediction out says that its start is another one; one with it inside does not."""
+    found = plan(network(4, policy="async", momentum=0.0), gradients=4000.0)
+    said, seen = found.predicted.time_to_target, found.checked.time_to_target
+    for mean in (0.5 * seen.low, 0.5 * (seen.low + seen.high), 2.0 * seen.high):
+        other = found.predicted.model_copy(update={"time_to_target": said.model_copy(update={"mean": mean})})
+        told = verdict(other, found.checked, simulated=False, starts=True)
+        assert ("what the start decides" in told) == (not seen.low <= mean <= seen.high)
+        assert "what the start decides" not in verdict(other, found.checked, simulated=False, starts=False)
+    assert verdict(found.predicted, found.checked, simulated=False, starts=True) == found.reasons[-1]
 
 
 def test_a_budget_that_is_too_small_is_told():

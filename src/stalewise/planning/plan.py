@@ -24,6 +24,10 @@ from stalewise.trajectory import Trajectory
 
 CHECKED = 2.0  # times the predicted time, simulated
 NETWORK_SEEDS = 8  # of the check
+STARTS = (
+    "Search and prediction begin at one set of parameters, the check at another one, and intervals are over delays and "
+    "batches alone: what lies outside of them is what the start decides."
+)
 Progress = Callable[[float, str], None]
 
 
@@ -137,7 +141,12 @@ def plan(
         alternatives=found.alternatives,
         reasons=[
             *found.reasons, *_advice(found.study, predicted, seed),
-            _verdict(predicted, checked, simulated=found.study.schedule.trigger > 0),
+            verdict(
+                predicted,
+                checked,
+                simulated=found.study.schedule.trigger > 0,
+                starts=not study.workload.is_quadratic,
+            ),
         ],
         stay_synchronous=found.stay_synchronous,
         baselines=found.baselines,
@@ -172,8 +181,12 @@ def _advice(study: Study, predicted: Trajectory, seed: int) -> list[str]:
     return [f"{advice[0].upper()}{advice[1:]}."] if advice else []
 
 
-def _verdict(predicted: Trajectory, checked: Trajectory, *, simulated: bool) -> str:
-    """How the check turned out; ``simulated`` if the prediction is a simulation, as it is under a trigger."""
+def verdict(predicted: Trajectory, checked: Trajectory, *, simulated: bool, starts: bool) -> str:
+    """How the check turned out.
+
+    ``simulated`` if the prediction is a simulation, as it is under a trigger; ``starts`` if the first parameters come
+    from the seed.
+    """
     said, seen = predicted.time_to_target, checked.time_to_target
     if said.mean is not None and seen.mean is not None:
         seeds = ""
@@ -182,7 +195,9 @@ def _verdict(predicted: Trajectory, checked: Trajectory, *, simulated: bool) -> 
             seeds = f" (95 % interval over seeds {seen.low:.4g} to {high})"
         off = 100 * (said.mean / seen.mean - 1)
         how = "with the seeds of the prediction, which is a simulation" if simulated else "predicted"
-        return f"Checked in virtual time: {seen.mean:.4g} s{seeds} against {said.mean:.4g} s {how} ({off:+.1f} %)."
+        text = f"Checked in virtual time: {seen.mean:.4g} s{seeds} against {said.mean:.4g} s {how} ({off:+.1f} %)."
+        inside = seen.low is None or seen.low <= said.mean <= (seen.high or math.inf)
+        return text if inside or not starts else f"{text} {STARTS}"
     end = checked.time[-1]
     if said.mean is not None and said.mean > end and not checked.diverges:
         expected = float(np.interp(end, predicted.time, predicted.loss))
