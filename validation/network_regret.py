@@ -2,10 +2,10 @@
 
 For each workload the plan searches every knob; the sweep runs all workers under every policy and group below, learning
 rates by factors of two over a range of 64, momentum 0 and 0.9, each with 3 seeds, up to 1.2 times the plan's own time
-from the same start, since only what is faster matters. The sweep's best few are run again with 12 fresh seeds, and the best of them and the
-plan's schedule with 32 others, since the least of several is the luckiest; regret is the plan's time over the rival's,
-minus 1. What a sweep costs is counted as if every run were stopped
-at the plan's own time, which is less than a sweep that does not know it would take. Goal: regret below 10 % with at
+from the same start, since only what is faster matters. The sweep's best few are run again with 12 fresh seeds, and the
+best of them and the plan's schedule with 32 others, since the least of several is the luckiest; regret is the plan's
+time over the rival's, minus 1. What a sweep costs is counted as if every run were stopped at the plan's own time, which
+is less than a sweep that does not know it would take. Goal: regret below 10 % with at
 most 10 % of the sweep's gradients.
 
     python validation/network_regret.py --data mnist-folder [--only digits-mlp] [--cores 2]

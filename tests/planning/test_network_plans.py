@@ -230,7 +230,7 @@ def test_what_limits_a_network_is_told():
 
 
 def test_what_the_start_decides_is_told():
-    """A check whose interval leaves the prediction out says that its start is another one; one with it inside does not."""
+    """A check whose interval leaves the prediction out says that its start is another; one with it inside does not."""
     found = plan(network(4, policy="async", momentum=0.0), gradients=4000.0)
     said, seen = found.predicted.time_to_target, found.checked.time_to_target
     for mean in (0.5 * seen.low, 0.5 * (seen.low + seen.high), 2.0 * seen.high):
