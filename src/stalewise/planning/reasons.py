@@ -92,7 +92,8 @@ def of_rates(best: Shown, raced: Sequence[tuple[float, float]]) -> str:
         for rate, time in raced
         if rate != here
     ]
-    return f"How flat the optimum is, by {name(best.arm.study)} and time: {here:.3g}, beside it {', '.join(parts)}."
+    of = f"of {name(best.arm.study)}, by learning rate and time"
+    return f"How flat the optimum is, {of}: {here:.3g}, beside it {', '.join(parts)}."
 
 
 def of_doubt(bars: Mapping[str, float], losses: Sequence[float], limits: Sequence[float | None]) -> list[str]:
