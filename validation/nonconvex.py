@@ -343,8 +343,8 @@ def collapse(folder):
         print(f"{'one temperature' if matched else 'batch 32':<16} N = {workers:<4} {text(found, '{:.1f}')}")
 
 
-def real(data, losses=(1.5, 0.8, 0.4), seeds=2, cycle=0.4):
-    """Real runs of mnist-cnn on Ray, beside what the pilots say."""
+def real(data, losses=(1.5, 0.8, 0.4), seeds=3, cycle=0.4):
+    """Real runs of mnist-cnn on Ray from several starts, beside what pilots from the same starts say."""
     from stalewise.hands.cluster import local_ray
     from stalewise.prediction.pilots import predict_network
     from stalewise.training import train
@@ -355,16 +355,31 @@ def real(data, losses=(1.5, 0.8, 0.4), seeds=2, cycle=0.4):
                 compute=f"gamma({cycle!r}, 4)"
             )  # fmt: skip
             runs = [train(study, seed=one) for one in range(seeds)]
-            clock = np.arange(0.0, min(one.time[-1] for one in runs), 0.25 * cycle)
-            seen = smoothed(clock, np.array([np.interp(clock, one.time, one.loss) for one in runs]).mean(axis=0))
-            said = predict_network(study, network=network_of(study), seeds=seeds)
-            inside = np.array(said.time) <= clock[-1]
-            truth = np.interp(np.array(said.time)[inside], clock, seen)
-            held = (np.array(said.loss_low)[inside] <= truth) & (truth <= np.array(said.loss_high)[inside])
+            said = [predict_network(study, network=network_of(study), seed=one, seeds=2) for one in range(seeds)]
+            clock = np.arange(0.0, min(one.time[-1] for one in (*runs, *said)), 0.25 * cycle)
+            seen = smoothed(clock, mean_on(clock, [(one.time, one.loss) for one in runs]))
+            told, low, high = (
+                mean_on(clock, [(one.time, getattr(one, name)) for one in said])
+                for name in ("loss", "loss_low", "loss_high")
+            )
+            held = (low <= seen) & (seen <= high)
             print(f"N = {workers}, time to losses {losses} [s]:")
             print(f"  real, mean of {seeds} runs  {text(times(clock, seen, losses), '{:.1f}')}")
-            print(f"  predicted            {text(times(said.time, said.loss, losses), '{:.1f}')}")
-            print(f"  band holds the real loss at {100 * held.mean():.0f} % of its points; {said.notes[0]}", flush=True)
+            print(f"  predicted            {text(times(clock, told, losses), '{:.1f}')}")
+            for one, other in zip(runs, said, strict=True):
+                own = smoothed(clock, mean_on(clock, [(one.time, one.loss)]))
+                print(
+                    f"  from one start       {text(times(clock, own, losses), '{:.1f}')} "
+                    f"(predicted {text(times(other.time, other.loss, losses), '{:.1f}')})"
+                )
+            print(
+                f"  band holds the real loss at {100 * held.mean():.0f} % of its points; {said[0].notes[0]}", flush=True
+            )
+
+
+def mean_on(clock, curves):
+    """Mean loss of several curves at the times of one clock."""
+    return np.mean([np.interp(clock, time, loss) for time, loss in curves], axis=0)
 
 
 def text(values, form):
