@@ -123,7 +123,7 @@ def test_producers_and_a_consumer():
     schedule = {"policy": "producer-consumer", "group": 4, "max_staleness": 2}
     run = train(digits(8, "gamma(0.1, 4)", 0.05, service="constant(0.1)", **schedule), time_limit=3.0)
     assert run.staleness.max <= 2
-    assert 6.0 < run.update_rate < 10.5  # 10 where the machine has the time
+    assert run.update_rate == pytest.approx(10.0, rel=0.15)
     tally = run.gradients
     assert tally.computed == tally.applied + tally.dropped + tally.in_flight
 
@@ -158,7 +158,7 @@ def test_a_killed_process_loses_nothing_else(monkeypatch):
     monkeypatch.setattr(engine, "Fleet", Killing)
     run = train(digits(4, "gamma(0.05, 4)", 0.01), time_limit=6.0)
     assert run.gradients.lost >= 1
-    assert run.updates[-1] > 40
+    assert run.updates[-1] > 60
     tally = run.gradients
     assert tally.computed == tally.applied + tally.lost + tally.in_flight
 
