@@ -1,16 +1,14 @@
 """Schedules of a network in a race: pilots of each, run on from round to round in whichever process holds them."""
 
 import functools
-import hashlib
 import json
-import pickle
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stalewise.hands import Call
+from stalewise.hands import Call, identity
 from stalewise.planning.objectives import Goal, Spent, computed_rate, spent
 from stalewise.prediction.pilots import Curves, Forecast, Pilots, pilots_of
 from stalewise.staleness import Arrivals, arrivals
@@ -129,7 +127,7 @@ class Shown:
 def show(study: Study, name: str, seeds: int, seed: int, budget: float, stages: list[float]) -> dict[str, Any]:
     """Losses of an arm's pilots at the end of the last stage, as plain values; runs of earlier stages go on if held."""
     network = _network(study)
-    name = f"{_setting(study)} {name}"
+    name = f"{json.dumps(identity(study))} {name}"
     done, pilots = HELD.pop(name, (None, None))
     if done is None or pilots is None or done != stages[: len(done)]:
         timing = arrivals(study, seed=seed)
@@ -161,14 +159,6 @@ def shown(arm: Arm, answer: dict[str, Any]) -> Shown:
         samples=answer["samples"],
     )  # fmt: skip
     return Shown(arm, curves)
-
-
-def _setting(study: Study) -> str:
-    """All but the schedule that pilots depend on: what is trained, on which cluster, under which law."""
-    law = study.cluster._law
-    given = None if law is None else hashlib.sha256(pickle.dumps(law)).hexdigest()
-    places = [str(study.workload.folder), str(study.cluster._folder), given]
-    return json.dumps([study.workload.model_dump_json(), study.cluster.model_dump_json(), *places])
 
 
 _OPEN: "dict[str, Network]" = {}
