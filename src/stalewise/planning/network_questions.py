@@ -32,12 +32,14 @@ class Asked:
         same: The best one shown of its policy, of all structures and learning rates.
         race: All that was shown.
         seed: Of staleness that is counted.
+        held: Whether the learning rate is given, and so the same whatever is otherwise.
     """
 
     pick: Shown
     same: Shown
     race: Race
     seed: int
+    held: bool
 
     def buys(self) -> list[str]:
         """What half, twice and any number of workers buy at one drift, by the noise temperature."""
@@ -69,13 +71,13 @@ class Asked:
                 saved[f"{name} (twice as fast)"] = self._ratio(source, faster, arrivals(faster, seed=self.seed))
         if not has_link(study):
             saved["compute (twice as fast)"] = 0.5
-        return [of_limits(saved, f"by the pilots of {reasons.name(study)}")]
+        return [of_limits(saved, f"rough estimates, by the pilots of {reasons.name(study)}")]
 
     def _ratio(self, source: Shown, other: Study, timing: Arrivals) -> float:
         """Time over what it is now, under other arrivals."""
         study, now = source.arm.study, source.arm.timing
         raised = [1.0]
-        if study.schedule.optimizer == "SGD":
+        if study.schedule.optimizer == "SGD" and not self.held:
             more = learning_rate_limit(other, timing).mean_square / learning_rate_limit(study, now).mean_square
             raised += [math.sqrt(more), more]
         faster, hotter = timing.rate / now.rate, now.averaged / timing.averaged
