@@ -359,9 +359,8 @@ class _Search:
     ) -> list[str]:
         """Why this learning rate, this momentum and so many workers, what limits the run, and how sure all that is."""
         held, policy = self.study.schedule.learning_rate is not None, pick.arm.study.policy
-        asked = Asked(
-            pick, next(one for one in [*better, pick] if one.arm.study.policy == policy), self.race, self.seed
-        )
+        same = next(one for one in [*better, pick] if one.arm.study.policy == policy)
+        asked = Asked(pick, same, self.race, self.seed, held)
         limit = None
         if pick.arm.study.schedule.optimizer == "SGD":
             limit = learning_rate_limit(pick.arm.study, pick.arm.timing).mean_square
