@@ -225,8 +225,13 @@ def test_what_limits_a_network_is_told():
     seen = [simulate(found.study, seeds=24, seed=50).time_to_target.mean for found in (before, plan(fast))]
     assert None not in seen and 100 * (seen[1] / seen[0] - 1) == pytest.approx(said, abs=10)
     assert "staleness" in limits and said < -25
-    alone = plan(network(4, policy="async", momentum=0.0), gradients=4000.0)
-    assert any("compute (twice as fast) -50 %" in reason for reason in alone.reasons)
+    free, one = network(4, policy="async", momentum=0.0), network(1, policy="async", momentum=0.0)
+    stale, fresh = plan(free), plan(one.with_cluster(compute="gamma(0.25, 2)"))  # as many updates, none stale
+    (limits,) = (reason for reason in stale.reasons if reason.startswith("What limits"))
+    assert "compute (twice as fast) -50 %" in limits
+    said = int(limits.split("same update rate) ")[1].split(" %")[0])
+    seen = [simulate(found.study, seeds=24, seed=50).time_to_target.mean for found in (stale, fresh)]
+    assert None not in seen and 100 * (seen[1] / seen[0] - 1) == pytest.approx(said, abs=10)
 
 
 def test_what_the_start_decides_is_told():
