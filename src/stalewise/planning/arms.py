@@ -19,6 +19,8 @@ from stalewise.workloads import open_network
 if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
+STARTS = 2  # first parameters that all looks of a search share
+SPACING = 0.2  # of the time passed, between losses told: of few images they cost as much as the gradients
 MUCH = 0.25  # of the colder pilot's loss: what may be its noise
 HELD_BYTES = 1 << 30  # of parameter versions that a process keeps from one round to the next, at most about that
 HELD: "OrderedDict[str, tuple[list[float], Pilots]]" = OrderedDict()
@@ -46,14 +48,33 @@ class Arm:
 
     @property
     def whole(self) -> "Arm":
-        """The run itself, with half the seeds."""
-        return replace(self, budget=1.0, seeds=max(self.seeds // 2, 1))
+        """The run itself, once from each of its starts."""
+        return replace(self, budget=1.0, seeds=self.starts)
+
+    def more(self, seeds: int) -> "Arm":
+        """The next seeds, each from a start of its own."""
+        return replace(self, seeds=seeds, seed=self.seed + self.seeds)
+
+    @property
+    def is_look(self) -> bool:
+        """Whether it is shown from the few starts that the race is about, and not as one of the last runs."""
+        return self.budget < 1.0 or self.seeds <= STARTS
+
+    @property
+    def starts(self) -> int:
+        """First parameters that its seeds take in turn: of a look the same few as of any other."""
+        return min(STARTS, self.seeds) if self.is_look else self.seeds
 
     @property
     def name(self) -> str:
         """Of one schedule, one show."""
         schedule = self.study.schedule.model_dump_json(exclude_none=True)
         return f"{schedule} {self.seeds} {self.seed} {self.budget:g}"
+
+    @property
+    def drift(self) -> float:
+        """Learning rate times steps a second, over 1 - momentum [1/s]."""
+        return self.study.learning_rate * self.timing.rate / (1.0 - self.study.schedule.momentum)
 
     def spent(self, time: float, goal: Goal) -> Spent:
         """What it takes up to a time."""
@@ -70,7 +91,8 @@ class Arm:
     def call(self, stages: list[float], study: Any) -> Call:
         """Show it, in stages up to the last [s]; ``study`` is the identity of what is planned for."""
         key = None if study is None else {"of": study, "arm": self.name, "stages": stages}
-        return Call(self.name, show, (self.study, self.name, self.seeds, self.seed, self.budget, stages), key)
+        how = self.name, self.seeds, self.seed, self.budget, self.starts
+        return Call(self.name, show, (self.study, *how, stages), key)
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,12 @@ class Shown:
 
     arm: Arm
     curves: Curves
+
+    def first(self, seeds: int) -> "Shown":
+        """Of the first few seeds."""
+        if seeds >= self.arm.seeds:
+            return self
+        return Shown(replace(self.arm, seeds=seeds), self.curves.first(seeds))
 
     @property
     def diverged(self) -> bool:
@@ -116,6 +144,11 @@ class Shown:
         return *goal.order(self.arm.spent(self.time(), goal)), float(self.said.loss[-1])
 
     @property
+    def holds(self) -> bool:
+        """Whether the upper end of the band settles below the target too: not at the edge of what is stable."""
+        return bool(np.isfinite(self.over_seeds[1]))
+
+    @property
     def over_seeds(self) -> tuple[float, float]:
         """Ends of the 95 % band of the time to the target [s]."""
         target = self.arm.study.target.loss
@@ -124,7 +157,9 @@ class Shown:
         return low, high
 
 
-def show(study: Study, name: str, seeds: int, seed: int, budget: float, stages: list[float]) -> dict[str, Any]:
+def show(
+    study: Study, name: str, seeds: int, seed: int, budget: float, starts: int, stages: list[float]
+) -> dict[str, Any]:
     """Losses of an arm's pilots at the end of the last stage, as plain values; runs of earlier stages go on if held."""
     network = _network(study)
     name = f"{json.dumps(identity(study))} {name}"
@@ -132,7 +167,8 @@ def show(study: Study, name: str, seeds: int, seed: int, budget: float, stages: 
     if done is None or pilots is None or done != stages[: len(done)]:
         timing = arrivals(study, seed=seed)
         chosen = pilots_of(study, timing, budget, any_batch=network.any_batch)
-        done, pilots = [], Pilots(chosen, network, seeds, seed, study.workers().mean_cycle)
+        cycle = study.workers().mean_cycle
+        done, pilots = [], Pilots(chosen, network, seeds, seed, cycle, starts=starts, spacing=SPACING)
     for until in stages[len(done) :]:
         pilots.advance(until)
     HELD[name] = (list(stages), pilots)

@@ -85,14 +85,11 @@ class Asked:
 
     def sure(self, bars: Mapping[str, float]) -> list[str]:
         """How flat the optimum is, and the regret of its learning rate where noise or delays are otherwise."""
-        same = self.same
+        same, known = self.race.look(self.pick.arm.study), self._beside(self.pick)
+        if same is None or len(known) < 2:  # fewer workers than were raced
+            same, known = self.same, self._beside(self.same)
         if not math.isfinite(same.time()):
             return []
-        known = self._beside(self.pick)
-        if len(known) > 1:  # else of fewer workers than were raced
-            same = self.pick
-        else:
-            known = self._beside(same)
         rate = same.arm.study.learning_rate
         raced = {one.arm.study.learning_rate: one for one in known}
         said = [reasons.of_rates(same, [(each, raced[each].time()) for each in sorted(raced)])]
@@ -109,7 +106,7 @@ class Asked:
     def _beside(self, one: Shown) -> Sequence[Shown]:
         """What is best known of its structure at all learning rates."""
         plain = one.arm.study.with_schedule(learning_rate=1.0)
-        return [other for other in self.race.best_known if other.arm.study.with_schedule(learning_rate=1.0) == plain]
+        return [other for other in self.race.looks if other.arm.study.with_schedule(learning_rate=1.0) == plain]
 
     def _limit_at(self, by: float) -> float | None:
         """Mean-square limit of the learning rate at the start where delays are so many times as spread."""

@@ -49,10 +49,12 @@ MOMENTA = (0.0, 0.9)
 BETWEEN = (math.sqrt(0.5), 1.0, math.sqrt(2.0))
 BUDGET = 0.2  # of a run's samples: what its pilots in a race cost
 SEEDS, MORE_SEEDS = 2, 4  # in the race and between its rungs
-FINAL_SEEDS, DUEL_SEEDS = 4, 14  # of full runs and of the last two
+FINAL_SEEDS = 4  # of full runs, each from a start of its own
 FINALISTS, CLOSE = 3, 1.3  # of the best, full runs: so many, within this factor
+DUELS = ((3, 1.2, 4), (2, 1.15, 6))  # then of so many within this factor so many seeds more
 BATCHES = (2, 8, 32, 128, 512)
 STRIDES = 2  # to neighbouring groups and bounds
+CLIMBS = 4  # over learning rates
 STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
 RULE_REACH = 3.0  # times the pick's time: how far published rules are followed
 SHARES = (0.4, 0.1)  # of the budget that the race, and that of one worker, may cost
@@ -87,14 +89,8 @@ def search_network(
     sized = [study.with_schedule(batch_size=size) for size in search.batches] or [study]
     paces = [pace(one, goal, network.size, seed) for free in sized for one in structures(free)]
     chosen = raced(paces, study.schedule.policy)
-    arms = [arm for one in chosen for arm in search.ladder(one)]
-    least = race.first_look(arms, SHARES[0])
-    if least > budget:
-        raise InputError(
-            f"gradients must be at least {math.ceil(least)} here, what a first look at {many(len(arms), 'schedule')} "
-            f"costs, got {budget:g}"
-        )
-    seen = race.halved(arms, SHARES[0]) if len(arms) > 1 else race.show(arms, [[_some(arms[0])]], "the schedule")
+    ladder = [arm for one in chosen for arm in search.ladder(one)]
+    seen = search.raced(ladder, budget)
     race.say = lambda share, message: say(0.3 + 0.2 * share, message)
     better = search.around(search.between(seen))
     race.say = lambda share, message: say(0.5 + 0.3 * share, message)
@@ -106,19 +102,13 @@ def search_network(
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
     searched = race.gradients
     rules = search.baselines(pick)
-    said = [reasons.headline(pick, goal, race.ended), *search.reasons(pick, better, picks, bars)]
-    names = ", ".join(dict.fromkeys(reasons.name(one.study) for one in chosen))
-    said.append(f"Theory left {many(len(chosen), 'structure')} to race, {many(len(arms), 'schedule')}: {names}.")
+    said = [reasons.headline(pick, goal, race.ended), *reasons.of_starts(pick, race.look(pick.arm.study))]
+    said += search.reasons(pick, better, picks, bars)
+    said += reasons.of_search(chosen, len(ladder), searched, race)
     if search.batches:
         said.append(reasons.of_batch(pick, race))
-    if race.ended:
-        said.append(f"The budget of {budget:.0f} gradients ended the search early, after {searched:.0f}.")
-    final = pick.arm.study
-    few = final.active_workers
-    if final.policy == "async" and study.schedule.max_staleness is None and few > 1:
-        bound = guard(pick.arm.timing, few)
-        final = final.with_schedule(max_staleness=bound)
-        said.append(guard_sentence(bound, few))
+    final, guarded = _guarded(pick, study)
+    said += guarded
     stay = is_fresh(pick.arm.study.policy)
     if stale is not None and fresh is not None:
         stay = search.order(fresh) <= search.order(stale)
@@ -172,21 +162,35 @@ class _Search:
             for at in rates:
                 yield self.arm(inert.with_schedule(learning_rate=rounded(float(at))), SEEDS)
 
+    def raced(self, ladder: Sequence[Arm], budget: float) -> list[Shown]:
+        """The last few of a race, best first.
+
+        Raises:
+            InputError: The budget of gradients is not enough for a first look.
+        """
+        least = self.race.first_look(ladder, SHARES[0])
+        if least > budget:
+            raise InputError(
+                f"gradients must be at least {math.ceil(least)} here, what a first look at "
+                f"{many(len(ladder), 'schedule')} costs, got {budget:g}"
+            )
+        if len(ladder) > 1:
+            return self.race.halved(ladder, SHARES[0])
+        return self.race.show(ladder, [[_some(ladder[0])]], "the schedule")
+
     def between(self, seen: Sequence[Shown]) -> list[Shown]:
         """The best ones with and without stale gradients at learning rates in between, with more seeds; best first."""
-        wanted: dict[str, tuple[Arm, float]] = {}
         factors = (1.0,) if self.study.schedule.learning_rate else BETWEEN
-        for one in _best_of_both(seen, 1):
-            study = one.arm.study
-            until = BEYOND * one.time() if math.isfinite(one.time()) else float(one.said.time[-1])
-            for factor in factors:
-                arm = self.arm(study.with_schedule(learning_rate=rounded(factor * study.learning_rate)), MORE_SEEDS)
-                wanted[arm.name] = (arm, min(until, self._limit))
-        arms = [arm for arm, _ in wanted.values()]
-        stages = [[until] for _, until in wanted.values()]
+        wanted = [(one, factor) for one in _best_of_both(seen, 1) for factor in factors]
+        arms = [self._more(_at(one, factor)) for one, factor in wanted]
+        stages = [[min(self._followed(one), self._limit)] for one, _ in wanted]
         if not self._affords(arms, stages):
             return list(seen)
         return sorted(self.race.judged(arms, stages, "learning rates in between"), key=self.order)
+
+    def _followed(self, one: Shown) -> float:
+        """How long others are shown beside it [s]."""
+        return BEYOND * one.time() if math.isfinite(one.time()) else float(one.said.time[-1])
 
     def around(self, better: Sequence[Shown]) -> list[Shown]:
         """The best one with half and twice its group or bound too, as long as that is better; best first."""
@@ -255,34 +259,71 @@ class _Search:
         if late and any(times[1] > times[0] for times in more) and self._affords([arms[i] for i in late], more):
             for i, one in zip(late, self.race.show([arms[i] for i in late], more, "full runs, on"), strict=True):
                 found[i] = one
-        return self._duel(sorted(found, key=self.order))
+        found = self._climbed(found)
+        for most, close, seeds in DUELS:
+            found = self._duel(found, most, close, seeds)
+        return found
 
-    def _duel(self, found: Sequence[Shown]) -> list[Shown]:
-        """The best two that may be taken with many seeds, if they are close: chance would decide between them."""
-        two = [one for one in found if self.race.may_be_taken(one)][:2]
-        if len(two) < 2 or not self.order(two[1])[1] <= CLOSE * self.order(two[0])[1]:
+    def _climbed(self, found: Sequence[Shown]) -> list[Shown]:
+        """Full runs of the best at larger learning rates too, as long as they are better: pilots are hotter than these.
+
+        What only a noise temperature keeps from a larger learning rate looks worse by pilots than it is.
+        """
+        found = list(found)
+        for _ in range(0 if self.study.schedule.learning_rate else CLIMBS):
+            best = min((one for one in found if self.race.may_be_taken(one)), key=self.order, default=found[0])
+            higher, until = _at(best, BETWEEN[-1]), min(BEYOND * best.time(), self._limit)
+            arm = self.arm(higher, FINAL_SEEDS, 1.0)
+            known = any(one.arm.study == higher for one in found)
+            if known or not math.isfinite(until) or not self._affords([arm], [[until]]):
+                break
+            found += self.race.show([arm], [[until]], "a larger learning rate")
+            if self.order(found[-1]) > self.order(best):
+                break
+        return found
+
+    def _duel(self, found: Sequence[Shown], most: int, close: float, seeds: int) -> list[Shown]:
+        """More seeds for the best few that may be taken, if they are close: chance would decide between them."""
+        last = self._longest_run([one for one in found if self.race.may_be_taken(one)])
+        if not last:
             return list(found)
-        arms = [self.arm(one.arm.study, DUEL_SEEDS, 1.0) for one in two]
-        stages = [[min(BEYOND * one.time(), self._limit)] for one in two]
-        if not self._affords(arms, stages):
+        best = min(last, key=self.order)
+        sparing = self._fewest([one for one in last if one.arm.study.policy == best.arm.study.policy])
+        last.sort(key=lambda one: (one is not best, one is not sparing, self.order(one)))
+        near = [one for one in last if self.order(one)[1] <= close * self.order(best)[1]][:most]
+        if len(near) < 2:
             return list(found)
-        again = self.race.show(arms, stages, "the last two")
-        return sorted([*again, *(one for one in found if one not in two)], key=self.order)
+        stages = [[min(BEYOND * one.time(), self._limit)] for one in near]
+        if not self._affords([one.arm.more(seeds) for one in near], stages):
+            return list(found)
+        again = self.race.more(near, stages, seeds, f"the last {len(near)}")
+        return [*again, *(one for one in found if one not in near)]
 
     def pick(self, picks: Sequence[Shown], better: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
         """What is taken, the best one with stale gradients and the best one without, by full runs if there are any."""
-        mine = [one for one in picks if self.race.may_be_taken(one)] or picks
+        mine = self._longest_run([one for one in picks if self.race.may_be_taken(one)] or picks)
         best = min(mine, key=self.order)
+        holding = [one for one in mine if one.holds and self.order(one)[1] <= CLOSE * self.order(best)[1]]
+        if holding:  # else what is the fastest but for a few seeds is taken
+            mine, best = holding, min(holding, key=self.order)
         sparing = self._fewest([one for one in mine if one.arm.study.policy == best.arm.study.policy])
         assert sparing is not None
         both = []
         for kind in (False, True):
-            full = [one for one in picks if is_fresh(one.arm.study.policy) == kind]
+            full = [one.first(FINAL_SEEDS) for one in picks if is_fresh(one.arm.study.policy) == kind]
             both.append(self._fewest(full or [one for one in better if is_fresh(one.arm.study.policy) == kind]))
         return sparing, both[0], both[1]
 
+    def _longest_run(self, some: Sequence[Shown]) -> list[Shown]:
+        """Those with the most seeds: the others fell behind."""
+        most = max((one.arm.seeds for one in some), default=0)
+        return [one for one in some if one.arm.seeds == most]
+
     def _fewest(self, some: Sequence[Shown]) -> Shown | None:
-        """The best one, or fewer workers that take no more than 5 % more."""
+        """The best one, or of those that take no more than 5 % more the fewest workers, then the slowest drift.
+
+        Beyond the mean-square limit the fastest is at the edge of what is stable, which a few seeds may not show.
+        """
         if not some:
             return None
         best = min(some, key=self.order)
@@ -290,7 +331,7 @@ class _Search:
         if not math.isfinite(least):
             return best
         near = [one for one in some if self.order(one)[0] <= over and self.order(one)[1] <= STEADY * least]
-        return min(near, key=lambda one: (one.arm.study.active_workers, self.order(one)))
+        return min(near, key=lambda one: (one.arm.study.active_workers, one.arm.drift, self.order(one)))
 
     def fewer(self, one: Shown) -> Iterator[tuple[Study, float]]:
         """Half the workers, a quarter and so on at the same drift, as far as the pilots say they do as well."""
@@ -368,7 +409,7 @@ class _Search:
         mine = [one for one in picks if one.arm.study.policy == policy]
         most = max(mine, key=lambda one: one.arm.study.active_workers, default=pick)
         if pick.arm.study.active_workers < most.arm.study.active_workers and math.isfinite(pick.time()):
-            said.append(reasons.of_sparing(most, STEADY - 1.0))
+            said.append(reasons.of_sparing(most, pick, STEADY - 1.0))
         return [*said, *asked.limits(), *([] if held else asked.sure(bars))]
 
     @property
@@ -380,6 +421,22 @@ class _Search:
         enough = self.race.spent + cost <= self.race.budget
         self.race.ended = self.race.ended or not enough
         return enough
+
+
+def _at(one: Shown, factor: float) -> Study:
+    """Its schedule at another learning rate."""
+    study = one.arm.study
+    return study.with_schedule(learning_rate=rounded(factor * study.learning_rate))
+
+
+def _guarded(pick: Shown, study: Study) -> tuple[Study, list[str]]:
+    """The pick with a threshold that costs nothing, if it may have one, and what is told of it."""
+    final = pick.arm.study
+    few = final.active_workers
+    if final.policy != "async" or study.schedule.max_staleness is not None or few == 1:
+        return final, []
+    bound = guard(pick.arm.timing, few)
+    return final.with_schedule(max_staleness=bound), [guard_sentence(bound, few)]
 
 
 def _best_of_both(seen: Sequence[Shown], each: int) -> list[Shown]:

@@ -4,7 +4,7 @@ The amount is of what is to be saved: seconds, worker-seconds or bytes. So all t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from stalewise.hands import Hands
 from stalewise.planning.arms import Arm, Shown, shown
 from stalewise.planning.objectives import Goal
 from stalewise.planning.search import is_fresh
+from stalewise.study import Study
 
 FIRST = 16.0  # mean cycles of the cheapest arm before the first look
 LEAST = 4.0  # and where the budget asks for fewer
@@ -61,8 +62,16 @@ class Race:
     @property
     def best_known(self) -> list[Shown]:
         """Of every schedule what tells most of it: the run itself before pilots, more seeds before fewer."""
-        order = sorted(self.shown.values(), key=lambda one: (one.arm.budget, one.arm.seeds))
-        return list({one.arm.study.schedule.model_dump_json(): one for one in order}.values())
+        return _best_known(self.shown.values())
+
+    @property
+    def looks(self) -> list[Shown]:
+        """The same of what was shown from the starts that all looks share: their times can be compared."""
+        return _best_known([one for one in self.shown.values() if one.arm.is_look])
+
+    def look(self, study: Study) -> Shown | None:
+        """At a schedule, if there was one."""
+        return next((one for one in self.looks if one.arm.study == study), None)
 
     def show(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
         """Each arm up to the last of its stages [s]."""
@@ -80,16 +89,21 @@ class Race:
         return found
 
     def heated(self, one: Shown) -> Shown | None:
-        """The same with what is known of higher noise temperatures; None where nothing is."""
+        """A look at its schedule that tells of higher noise temperatures too; None where there is none.
+
+        Pilots do, or where they show little but noise the run itself beside the colder one of them.
+        """
         if len(one.curves.temperatures) > 1:
             return one
-        study, time = one.arm.study, one.curves.time
-        pilots = [
-            other for other in self.shown.values() if other.arm.study == study and len(other.curves.temperatures) > 1
-        ]
-        if not pilots or one.arm.budget < 1.0:
+        known = [other for other in self.shown.values() if other.arm.study == one.arm.study and other.arm.is_look]
+        pilots = [other for other in known if len(other.curves.temperatures) > 1]
+        if not pilots:
             return None
-        hot = pilots[-1].curves
+        pilot = max(pilots, key=lambda other: other.arm.seeds)
+        one = self.shown.get(pilot.arm.whole.name, pilot)
+        if one is pilot:
+            return pilot
+        hot, time = pilot.curves, one.curves.time
         known = time[time <= hot.time[-1]]
         losses = one.curves.losses[0].mean(axis=0)[None, : len(known)]
         hotter = np.interp(known, hot.time, hot.losses[0].mean(axis=0))[None]
@@ -98,6 +112,17 @@ class Race:
             temperatures=(1.0, hot.temperatures[0]),
         )  # fmt: skip
         return Shown(one.arm, curves)
+
+    def more(self, some: Sequence[Shown], stages: Sequence[Sequence[float]], seeds: int, what: str) -> list[Shown]:
+        """The same with so many more seeds."""
+        arms = [one.arm.more(seeds) for one in some]
+        found = []
+        for one, also in zip(some, self.show(arms, stages, what), strict=True):
+            both = Shown(replace(one.arm, seeds=one.arm.seeds + seeds), one.curves.joined(also.curves))
+            del self.shown[one.arm.name], self.shown[also.arm.name]
+            self.shown[both.arm.name] = both
+            found.append(both)
+        return found
 
     def judged(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
         """The same, and the runs themselves in place of pilots that show little but noise, if the budget is enough."""
@@ -183,3 +208,8 @@ class Race:
             if mine and mine[0] not in kept:
                 kept.append(mine[0])
         return kept or list(seen[:1])
+
+
+def _best_known(some: Iterable[Shown]) -> list[Shown]:
+    order = sorted(some, key=lambda one: (one.arm.budget, one.arm.seeds))
+    return list({one.arm.study.schedule.model_dump_json(): one for one in order}.values())

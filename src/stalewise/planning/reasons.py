@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from stalewise.planning.arms import Shown
 from stalewise.planning.objectives import Goal
+from stalewise.planning.paces import Pace
 from stalewise.planning.race import Race
 from stalewise.planning.search import ALONE, fresh_sentence, many, percent
 from stalewise.study import Study
@@ -48,7 +49,7 @@ def of_rate(pick: Shown, held: bool, limit: float | None) -> str:
 def of_momentum(pick: Shown, race: Race) -> list[str]:
     """How the best one of its policy with another momentum compares."""
     momentum, policy = pick.arm.study.schedule.momentum, pick.arm.study.policy
-    raced = [one for one in race.best_known if one.arm.study.policy == policy]
+    raced = [one for one in race.looks if one.arm.study.policy == policy]
     other = [one for one in raced if one.arm.study.schedule.momentum != momentum and not one.diverged]
     mine = [one for one in raced if one.arm.study.schedule.momentum == momentum and not one.diverged]
     if not other or not mine:
@@ -74,14 +75,28 @@ def of_workers(beside: int, ratios: Sequence[tuple[int | None, float]]) -> str:
     )
 
 
-def of_sparing(most: Shown, share: float) -> str:
+def of_sparing(most: Shown, pick: Shown, share: float) -> str:
     """Why fewer workers are taken than the most that were run."""
     if not math.isfinite(most.time()):
         return f"With {many(most.arm.study.active_workers)} it did not get there."
+    seeds = min(most.arm.seeds, pick.arm.seeds)
+    ratio = most.first(seeds).time() / pick.first(seeds).time()
     return (
-        f"{many(most.arm.study.active_workers)} took {most.time():.4g} s: not worth it, a plan takes the fewest within "
-        f"{100 * share:.0f} % of the best."
+        f"{many(most.arm.study.active_workers)} took {100 * (ratio - 1):+.1f} % time: not worth it, a plan takes the "
+        f"fewest within {100 * share:.0f} % of the best."
     )
+
+
+def of_starts(pick: Shown, look: Shown | None) -> list[str]:
+    """How the starts of the race compare with those of the last runs, where that is worth a word."""
+    if look is None or look.arm.starts >= pick.arm.starts or not 0.0 < look.time() < math.inf:
+        return []
+    if abs(pick.time() / look.time() - 1.0) < DOUBT:
+        return []
+    return [
+        f"That is over {pick.arm.starts} first parameters; from the {look.arm.starts} that all schedules were raced "
+        f"from it takes {look.time():.4g} s, to be compared with the alternatives that were not run further."
+    ]
 
 
 def of_rates(best: Shown, raced: Sequence[tuple[float, float]]) -> str:
@@ -130,7 +145,7 @@ def of_doubt(bars: Mapping[str, float], losses: Sequence[float], limits: Sequenc
 def of_batch(pick: Shown, race: Race) -> str:
     """How the best ones with other batches did."""
     study, best = pick.arm.study, dict[int, float]()
-    for one in race.shown.values():
+    for one in race.looks:
         size = one.arm.study.batch_size
         if not one.diverged and size != study.batch_size:
             best[size] = min(best.get(size, math.inf), one.time())
@@ -157,6 +172,16 @@ def of_kinds(stale: Shown, fresh: Shown, goal: Goal) -> str:
         parts.append(f"the best one {kind}, {name(one.arm.study)}, {end}")
     text = " while ".join(parts)
     return f"{text[0].upper()}{text[1:]}, and was not followed further."
+
+
+def of_search(chosen: Sequence[Pace], schedules: int, searched: float, race: Race) -> list[str]:
+    """What was raced, and whether the budget ended it early."""
+    names = ", ".join(dict.fromkeys(name(one.study) for one in chosen))
+    said = [f"Theory left {many(len(chosen), 'structure')} to race, {many(schedules, 'schedule')}: {names}."]
+    if race.ended:
+        budget = race.budget / race.batch
+        said.append(f"The budget of {budget:.0f} gradients ended the search early, after {searched:.0f}.")
+    return said
 
 
 def of_cost(race: Race, searched: float) -> str:

@@ -13,8 +13,9 @@ from stalewise.trajectory import Trajectory
 
 
 def predict(
-    study: Study, *, seed: int = 0, budget: float | None = None, progress: Callable[[float, str], None] | None = None
-) -> Trajectory:
+    study: Study, *, seed: int = 0, budget: float | None = None, starts: int = 1,
+    progress: Callable[[float, str], None] | None = None,
+) -> Trajectory:  # fmt: skip
     """Predict what a study will do.
 
     A quadratic is answered by the delayed recursion: staleness law, stability, mean and variance of every mode,
@@ -27,6 +28,8 @@ def predict(
         seed: Of the pilots, and of staleness counted in virtual time where there is no formula.
         budget: Samples of a network's pilots over those of the run they predict, seed for seed; above 0, at most 1.
             Unless given a fifth, and more where noise would decide.
+        starts: First parameters of a network that its 8 seeds take in turn; with 1 all begin alike, and the band is
+            over delays and batches alone.
         progress: Called with the fraction done and a message.
 
     Returns:
@@ -39,14 +42,15 @@ def predict(
         Networks: docs/networks.
     """
     checks.at_least("seed", seed, 0)
+    checks.at_least("starts", starts, 1)
     if budget is not None and not 0.0 < budget <= 1.0:
         raise InputError(f"budget must be above 0 and at most 1, got {budget:g}")
     if study.schedule.trigger > 0:
         note = "no formula for a trigger, what is sent depends on the gradients: run in virtual time as it is"
-        answer = simulate(study, seed=seed, progress=progress)
+        answer = simulate(study, seed=seed, starts=starts, progress=progress)
         return answer.model_copy(update={"engine": "predict"}).with_note(note)
     if study.workload.is_quadratic:
         answer = predict_quadratic(study, seed=seed)
     else:
-        answer = predict_network(study, seed=seed, budget=budget, progress=progress)
+        answer = predict_network(study, seed=seed, budget=budget, starts=starts, progress=progress)
     return answer.with_note(advise(study, answer, seed=seed))

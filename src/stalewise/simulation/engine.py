@@ -31,6 +31,7 @@ def simulate(
     seeds: int | None = None,
     seed: int = 0,
     horizon: float | None = None,
+    starts: int = 1,
     progress: Progress | None = None,
 ) -> Trajectory:
     """Run a study in virtual time: the same server as a real run, delays from their law, no cluster needed.
@@ -41,6 +42,8 @@ def simulate(
         seed: Root of all random numbers.
         horizon: Run exactly this long [s]; otherwise until the mean loss has settled below the target (then 40 % on),
             diverged, or stalled above it.
+        starts: First parameters of a network that repetitions take in turn, those of ``seed``, ``seed`` + 1, ...;
+            with 1 all begin alike, and intervals are over delays and batches alone.
         progress: Called with the fraction done and a message.
 
     Returns:
@@ -48,14 +51,14 @@ def simulate(
         interval, ``time_to_target`` the settling time of the mean with a bootstrap 95 % interval.
     """
     checks.at_least("seed", seed, 0)
+    checks.at_least("starts", starts, 1)
     if horizon is not None:
         checks.positive("horizon", horizon, "seconds")
     if study.workload.is_quadratic:
         return _simulate_quadratic(study, checks.at_least("seeds", seeds or 64, 1), seed, horizon, progress)
     network, study = open_network(study)
-    return simulate_network(
-        study, network, seeds=checks.at_least("seeds", seeds or 16, 1), seed=seed, horizon=horizon, progress=progress
-    )
+    seeds = checks.at_least("seeds", seeds or 16, 1)
+    return simulate_network(study, network, seeds=seeds, seed=seed, horizon=horizon, starts=starts, progress=progress)
 
 
 def _simulate_quadratic(
@@ -122,16 +125,14 @@ def simulate_network(
     seed: int = 0,
     horizon: float | None = None,
     most_cycles: float = MOST_CYCLES,
+    starts: int = 1,
     progress: Progress | None = None,
 ) -> Trajectory:
-    """`simulate` for a network that is loaded already.
-
-    Every repetition begins at the same parameters, those of ``seed``; batches and delays differ.
-    """
+    """`simulate` for a network that is loaded already."""
     cycle = study.workers().mean_cycle
     longest = horizon or min(study.target.time_limit or math.inf, most_cycles * cycle)
-    start = network.start(seed)
-    runs = [NetworkRun(study, network, seed + i, start) for i in range(seeds)]
+    first = [network.start(seed + i) for i in range(min(starts, seeds))]
+    runs = [NetworkRun(study, network, seed + i, first[i % starts]) for i in range(seeds)]
     reach = min(horizon or 16 * cycle, longest)
     while True:
         advance(runs, reach)

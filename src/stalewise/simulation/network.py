@@ -55,6 +55,7 @@ class NetworkRun:
         seed: Of batches and delays.
         start: First parameters, shape (size,); versions are shared by all that read them, never copied.
         arrivals: Times [s] and workers of gradients that arrive, one after the other, in place of the study's delays.
+        spacing: Share of the time passed after which the loss is told again.
 
     Raises:
         InputError: The first loss is not finite.
@@ -62,7 +63,7 @@ class NetworkRun:
     Attributes:
         study: What is run.
         network: What it trains.
-        time: Times of record [s]: every half mean cycle, later every `SPACING` of the time passed.
+        time: Times of record [s]: every half mean cycle, later every ``spacing`` of the time passed.
         loss: Training loss on all of the data at those times; infinite once it blew up.
         updates: Steps taken by then.
         server: The protocol's server, with its tally.
@@ -71,7 +72,7 @@ class NetworkRun:
 
     def __init__(
         self, study: Study, network: "Network", seed: int, start: np.ndarray,
-        arrivals: Sequence[tuple[float, int]] | None = None,
+        arrivals: Sequence[tuple[float, int]] | None = None, spacing: float = SPACING,
     ) -> None:  # fmt: skip
         from stalewise.workloads.compressor import Compressor  # noqa: PLC0415  (PyTorch is an extra)
         from stalewise.workloads.optimizer import Optimizer  # noqa: PLC0415
@@ -94,7 +95,7 @@ class NetworkRun:
             self._cluster = RecordedCluster(self.server, arrivals, self._norm)
         for instruction in self._cluster.first:
             self._obey(instruction, 0.0)
-        self._interval, self._tick = 0.5 * study.workers().mean_cycle, 0
+        self._interval, self._tick, self._spacing = 0.5 * study.workers().mean_cycle, 0, spacing
         self.time, self.loss, self.updates = [0.0], [network.loss(self._parameters)], [0]
         if not np.isfinite(self.loss[0]):
             raise InputError(f"workload.kind: the loss at the first parameters must be finite, got {self.loss[0]}")
@@ -138,7 +139,7 @@ class NetworkRun:
 
     def _next_tick(self, until: float) -> int:
         """Half cycles at the next record, none far beyond ``until``."""
-        spaced = self._tick + max(1, int(SPACING * self._tick))
+        spaced = self._tick + max(1, int(self._spacing * self._tick))
         return max(self._tick + 1, min(spaced, math.ceil(until / self._interval)))
 
     def _run(self, due: float) -> bool:

@@ -24,7 +24,7 @@ MOST_CYCLES = 2000.0  # after which it ends
 
 def predict_network(
     study: Study, *, network: "Network | None" = None, seeds: int = SEEDS, seed: int = 0, budget: float | None = None,
-    progress: Progress | None = None,
+    starts: int = 1, progress: Progress | None = None,
 ) -> Trajectory:  # fmt: skip
     """Predict a network study from pilots; see `stalewise.prediction.predict`.
 
@@ -37,6 +37,7 @@ def predict_network(
             diverge are run again with 2.5 times as much, up to 1, which is the study itself in virtual time. Unless
             given it is a fifth, and 1 where noise decides: where the colder pilot's own time to the target is above
             1.5 times the predicted one, the hotter one diverges, or the predicted loss stops falling above the target.
+        starts: First parameters that the seeds take in turn.
         progress: Called with the fraction done and a message.
     """
     if network is None:
@@ -47,7 +48,7 @@ def predict_network(
     itself = pilots_of(study, timing, 1.0)
     while True:
         chosen = pilots_of(study, timing, budget, any_batch=network.any_batch)
-        pilots = Pilots(chosen, network, seeds, seed, study.workers().mean_cycle)
+        pilots = Pilots(chosen, network, seeds, seed, study.workers().mean_cycle, starts=starts)
         _run(pilots, study, progress)
         spent += pilots.samples
         if chosen == itself:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from stalewise.prediction.in_time import in_time
 from stalewise.prediction.pilots.design import SPREAD, Pilot
 from stalewise.prediction.pilots.temperature import drawn_back, smoothed
 from stalewise.simulation import NetworkRun, advance
+from stalewise.simulation.network import SPACING
 from stalewise.trajectory import settling_time
 
 if TYPE_CHECKING:
@@ -65,6 +66,26 @@ class Curves:
     diverged: tuple[bool, ...]
     samples: int
 
+    def first(self, seeds: int) -> "Curves":
+        """Those of the first few seeds."""
+        return replace(self, losses=tuple(one[:seeds] for one in self.losses))
+
+    def joined(self, other: "Curves") -> "Curves":
+        """With those of other seeds, as far as both go."""
+        points = min(len(self.time), len(other.time))
+        apart = np.flatnonzero(self.time[:points] != other.time[:points])
+        points = int(apart[0]) if len(apart) else points
+        seeds, more = len(self.losses[0]), len(other.losses[0])
+        both = zip(self.losses, other.losses, strict=True)
+        return Curves(
+            time=self.time[:points],
+            updates=(seeds * self.updates[:points] + more * other.updates[:points]) / (seeds + more),
+            losses=tuple(np.concatenate([one[:, :points], also[:, :points]]) for one, also in both),
+            temperatures=self.temperatures,
+            diverged=tuple(np.logical_or(self.diverged, other.diverged).tolist()),
+            samples=self.samples + other.samples,
+        )
+
     def forecast(self, temperature: float = 1.0) -> Forecast:
         """Mean loss at a noise temperature, over the study's own."""
         cold, *hotter = self.losses
@@ -77,21 +98,29 @@ class Curves:
 
 
 class Pilots:
-    """Pilots of one study, each with a run for every seed, from the same starts.
+    """Pilots of one study, each with a run for every seed.
 
     Args:
         pilots: The colder one first.
         network: What they train.
         seeds: Of each.
-        seed: The first; it also names the start.
+        seed: The first.
         cycle: The study's mean cycle [s].
+        starts: First parameters that the seeds take in turn, those of ``seed``, ``seed`` + 1, ...
+        spacing: Share of the time passed after which losses are told again.
     """
 
-    def __init__(self, pilots: Sequence[Pilot], network: "Network", seeds: int, seed: int, cycle: float) -> None:
+    def __init__(
+        self, pilots: Sequence[Pilot], network: "Network", seeds: int, seed: int, cycle: float, *, starts: int = 1,
+        spacing: float = SPACING,
+    ) -> None:  # fmt: skip
         self.pilots: tuple[Pilot, ...] = tuple(pilots)
         self._cycle, self._until = cycle, 0.0
-        start = network.start(seed)
-        self._runs = [[NetworkRun(one.study, network, seed + i, start) for i in range(seeds)] for one in pilots]
+        first = [network.start(seed + i) for i in range(min(starts, seeds))]
+        self._runs = [
+            [NetworkRun(one.study, network, seed + i, first[i % starts], spacing=spacing) for i in range(seeds)]
+            for one in pilots
+        ]
 
     @property
     def samples(self) -> int:
