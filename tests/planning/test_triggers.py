@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stalewise.planning import Goal, plan
+from stalewise.hands import Hands
+from stalewise.planning import Goal, plan, trials
 from stalewise.planning.objectives import FLOAT, traffic_counted
+from stalewise.planning.trials import Bench
 from stalewise.planning.triggers import are_searched, choose_trigger, hold_trigger
 from stalewise.protocol import Drop, Start, Step
 from stalewise.simulation import simulate
@@ -57,7 +59,7 @@ def test_traffic_is_what_the_protocol_reads_and_sends(way, bound):
 def test_the_trigger_is_the_best_of_a_fine_grid():
     """Least traffic over 2 x 30 triggers with 256 other seeds: the pick is within 5 % of it, and far below none."""
     study = tuned()
-    choice = choose_trigger(study.with_schedule(policy=None), study, None, Goal("traffic"), 2, 0)
+    choice = choose_trigger(study.with_schedule(policy=None), study, None, Goal("traffic"), 2, 0, Bench(Hands()))
     chosen = choice.study.schedule
     horizon = 2.5 * simulate(study).time_to_target.mean
     _, seen = spent(study, chosen.trigger, chosen.on_quiet, horizon, edge=1.0)
@@ -76,10 +78,10 @@ def test_limits_hold_under_a_trigger():
     """Within a limit on the time less is saved; the way that is given is held."""
     study = tuned()
     without, sent = spent(study, 0.0, "refresh", 25.0)
-    free = choose_trigger(study, study, None, Goal("traffic"), 2, 0).study
-    tight = choose_trigger(study, study, None, Goal("traffic", time=1.25 * without), 2, 0).study
+    free = choose_trigger(study, study, None, Goal("traffic"), 2, 0, Bench(Hands())).study
+    tight = choose_trigger(study, study, None, Goal("traffic", time=1.25 * without), 2, 0, Bench(Hands())).study
     refreshed = study.with_schedule(on_quiet="refresh")
-    other = choose_trigger(refreshed, refreshed, None, Goal("traffic"), 2, 0).study
+    other = choose_trigger(refreshed, refreshed, None, Goal("traffic"), 2, 0, Bench(Hands())).study
     assert 0 < tight.schedule.trigger < free.schedule.trigger
     assert other.schedule.on_quiet == "refresh"
     times, traffics = zip(
@@ -112,23 +114,23 @@ def test_a_trigger_that_is_given_is_held():
     found = plan(study)
     assert (found.study.policy, found.study.schedule.trigger) == ("event-triggered", 0.1)
     assert any("trigger = 0.1 is held as given" in reason and "traffic by -" in reason for reason in found.reasons)
-    lost = hold_trigger(study.with_schedule(trigger=3.0), tuned(policy="async"), Goal(), 2, 0)
+    lost = hold_trigger(study.with_schedule(trigger=3.0), tuned(policy="async"), Goal(), 2, 0, Bench(Hands()))
     assert lost.study.schedule.trigger == 3.0 and "lower the trigger, or leave it out" in lost.sentence
 
 
 def test_where_no_trigger_is_worth_it():
     """One worker without noise needs every gradient; a schedule of rounds can have none."""
     rounds = tuned(policy="sync")
-    assert "No trigger is tried" in choose_trigger(rounds, rounds, None, Goal("traffic"), 2, 0).sentence
+    assert "No trigger is tried" in choose_trigger(rounds, rounds, None, Goal("traffic"), 2, 0, Bench(Hands())).sentence
     never = tuned().with_target(loss=1e-6)
-    assert "is not reached" in choose_trigger(never, never, None, Goal("traffic"), 2, 0).sentence
+    assert "is not reached" in choose_trigger(never, never, None, Goal("traffic"), 2, 0, Bench(Hands())).sentence
     one = quadratic("constant(1)", 1, 0.5).with_workload(eigenvalues=[1.0])
-    choice = choose_trigger(one, one, None, Goal("traffic"), 1, 0)
+    choice = choose_trigger(one, one, None, Goal("traffic"), 1, 0, Bench(Hands()))
     assert choice.study == one and "is worth it" in choice.sentence
 
 
-def test_triggers_of_networks():
-    """Where traffic is to be least one is tried in virtual time; one that is given is held and told."""
+def test_triggers_of_networks(tmp_path, monkeypatch):
+    """Where traffic counts one is tried, on hands that keep it, within the budget; one that is given is held."""
     study = make_study(
         {
             "workload": {"kind": "my_task:small", "path": str(Path(__file__).parents[1])},
@@ -137,7 +139,19 @@ def test_triggers_of_networks():
             "target": {"loss": 0.4},
         }
     )
-    found = plan(study, goal=Goal("traffic"), gradients=1500.0)
+    keys = {"goal": Goal("traffic"), "hands": Hands(tmp_path)}
+    found = plan(study, gradients=6000.0, **keys)
+    (cost,) = (one for one in found.reasons if one.startswith("Trials of triggers cost "))
+    (searched,) = (one for one in found.reasons if one.startswith("The search cost "))
+    spent = [float(one.split(" cost ")[1].split(" gradients")[0]) for one in (searched, cost)]
+    assert min(spent) > 0 and sum(spent) == pytest.approx(found.gradients, abs=1.0) and found.gradients < 6000
+    short = plan(study, gradients=spent[0] + 0.6 * spent[1], **keys)
+    assert short.gradients <= spent[0] + 0.6 * spent[1]
+    assert any("the budget of gradients is spent" in one for one in short.reasons) or short.gradients > spent[0]
+    monkeypatch.setattr(trials, "trial", None)
+    again = plan(study, gradients=6000.0, **keys)
+    assert again.as_dict() == found.as_dict()
+    monkeypatch.undo()
     (told,) = (one for one in found.reasons if one.startswith(("trigger = ", "No trigger of")))
     if found.study.schedule.trigger > 0:
         assert "changes traffic by -" in told and found.checked.gradients.unsent > 0

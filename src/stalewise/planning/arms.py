@@ -161,7 +161,7 @@ def show(
     study: Study, name: str, seeds: int, seed: int, budget: float, starts: int, stages: list[float]
 ) -> dict[str, Any]:
     """Losses of an arm's pilots at the end of the last stage, as plain values; runs of earlier stages go on if held."""
-    network = _network(study)
+    network = opened(study)
     name = f"{json.dumps(identity(study))} {name}"
     done, pilots = HELD.pop(name, (None, None))
     if done is None or pilots is None or done != stages[: len(done)]:
@@ -200,7 +200,7 @@ def shown(arm: Arm, answer: dict[str, Any]) -> Shown:
 _OPEN: "dict[str, Network]" = {}
 
 
-def _network(study: Study) -> "Network":
+def opened(study: Study) -> "Network":
     """A study's network, opened once in a process."""
     name = json.dumps([str(study.workload.folder), study.workload.model_dump_json()])
     if name not in _OPEN:

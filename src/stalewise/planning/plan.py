@@ -14,6 +14,7 @@ from stalewise.planning.networks import search_network
 from stalewise.planning.objectives import Goal
 from stalewise.planning.quadratics import search_quadratic
 from stalewise.planning.search import APART, MARGIN, Found, size_of
+from stalewise.planning.trials import Bench
 from stalewise.planning.triggers import POLICY as EVENT_TRIGGERED
 from stalewise.planning.triggers import are_searched, choose_trigger, hold_trigger
 from stalewise.prediction import advise, predict
@@ -85,8 +86,8 @@ def plan(
         goal: What is to be least, and limits; time unless given.
         margin: Largest share of the mean-square limit that a learning rate may take, above 0, below 1. Quadratics.
         seed: Of pilots and simulations.
-        gradients: Of the study's batch size: what a network's search may cost, trials of triggers and the check of the
-            pick not counted; as many as it takes unless given.
+        gradients: Of the study's batch size: what a network's search may cost, the prediction and the check of the pick
+            not counted; as many as it takes unless given.
         hands: That run a network's pilots, see `stalewise.hands`; this process unless given.
         unsure: Factors by which ``curvature`` (of a quadratic), ``noise`` or ``spread`` (of the delays) may be off,
             over which the plan tells its regret; 1.2, 1.5 and 1.3 unless given, two standard errors for a log's spread.
@@ -119,7 +120,8 @@ def plan(
             free, seed, inner, goal, hands or Hands(), budget=most, identity=identity(free), unsure=unsure
         )
 
-    found = _with_trigger(study, seed, inner, goal, searched)
+    bench = Bench(hands or Hands(), None if study.workload.is_quadratic else identity(study))
+    found = _with_trigger(study, seed, inner, goal, searched, bench, gradients or math.inf)
     say(0.9, "predicting the pick")
     predicted = predict(found.study, seed=seed, starts=NETWORK_SEEDS)
     say(0.95, "checking the pick in virtual time")
@@ -146,7 +148,9 @@ def plan(
     )  # fmt: skip
 
 
-def _with_trigger(study: Study, seed: int, say: Progress, goal: Goal, searched: Callable[[Study], Found]) -> Found:
+def _with_trigger(
+    study: Study, seed: int, say: Progress, goal: Goal, searched: Callable[[Study], Found], bench: Bench, budget: float
+) -> Found:
     """What is found as if all gradients were sent, and then triggers, or the one that is given, in virtual time."""
     given = study.schedule.trigger > 0
     found = searched(study.with_schedule(policy=EVENT_TRIGGERED, trigger=None) if given else study)
@@ -154,17 +158,25 @@ def _with_trigger(study: Study, seed: int, say: Progress, goal: Goal, searched: 
         return found
     say(1.0, "triggers")
     size = size_of(study)
+    if not study.workload.is_quadratic:
+        bench.budget = budget - found.gradients
     if given:
-        choice = hold_trigger(study, found.study, goal, size, seed)
+        choice = hold_trigger(study, found.study, goal, size, seed, bench)
     else:
-        choice = choose_trigger(study, found.study, found.asynchronous, goal, size, seed)
+        choice = choose_trigger(study, found.study, found.asynchronous, goal, size, seed, bench)
     stale = choice.study is not found.study and choice.study.active_workers > 1 and not given
     return replace(
         found,
         study=choice.study,
-        reasons=[*found.reasons, choice.sentence],
+        reasons=[*found.reasons, choice.sentence, *_cost_of(bench, found.gradients)],
+        gradients=found.gradients + (bench.spent if found.gradients else 0.0),
         stay_synchronous=found.stay_synchronous and not stale,
     )
+
+
+def _cost_of(bench: Bench, before: float) -> list[str]:
+    """What trials of triggers cost a network."""
+    return [f"Trials of triggers cost {bench.spent:.0f} gradients more."] if before else []
 
 
 def _advice(study: Study, predicted: Trajectory, seed: int) -> list[str]:

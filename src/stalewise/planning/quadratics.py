@@ -45,7 +45,11 @@ SHORTER = 0.25  # of what is counted and recorded in virtual time, for all but w
 CLOSER = 2  # of the looks, that are looked at along the path
 NEAR, LEVEL, REACH = 2.0, 1.3, 1.15  # times the best: what may take the steps to neighbours, momentum, its polish
 WORTH = 1.03  # what a threshold saves at least, as a factor
-MODES = ("drop", "wait")  # of keeping a bound on async; cancelling is policy ringmaster, which has one of its own
+MODES = (
+    "drop",
+    "wait",
+    "admit",
+)  # of keeping a bound on async; cancelling is policy ringmaster, which has one of its own
 CONFIRMED = 512  # seeds
 FEW_STEPS = 40  # until the target: where neighbours are looked at closely
 STRIDES = 4  # to neighbouring structures
@@ -373,7 +377,7 @@ class _Search:
 
 
 def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
-    """A staleness threshold, kept by dropping or by waiting, that saves time, or else a guard that costs none."""
+    """A staleness threshold, kept in whichever way, that saves time, or else a guard that costs none."""
     best, held = pick, pick.study.schedule
     modes = (held.on_stale,) if "on_stale" in held.model_fields_set else MODES
     bounds = [math.ceil(multiple * (pick.workers - 1)) for multiple in (1.5, 2.0, 3.0)]
@@ -386,15 +390,15 @@ def _threshold(pick: _Tuned, seed: int) -> tuple[_Tuned, str]:
         time, floor = settling(at, timing, longest=4.0 * pick.time)
         best = _Tuned(at, timing, time, floor, pick.share) if time < pick.time else pick
     if math.isfinite(best.time) and best.time < pick.time / WORTH and (saved := _saved(pick, best, seed)) > 0.0:
-        bound = best.study.schedule.max_staleness
-        if best.study.schedule.on_stale == "wait":
-            return best, (
-                f"Waiting for gradients that would become over {bound} versions old saves {saved:.0f} %: it discards "
-                "none of them and cuts the tail of the staleness."
-            )
+        bound, discarded = best.study.schedule.max_staleness, f"{100 * (1 - best.timing.acceptance):.1f} %"
+        how, what = {
+            "drop": (f"Dropping gradients more than {bound} versions old", discarded),
+            "wait": (f"Waiting for gradients that would become over {bound} versions old", "none"),
+            "cancel": (f"Cancelling gradients that become over {bound} versions old", discarded),
+            "admit": (f"Beginning no gradient that could become over {bound} versions old", "none"),
+        }[best.study.schedule.on_stale]
         return best, (
-            f"Dropping gradients more than {bound} versions old saves {saved:.0f} %: it discards "
-            f"{100 * (1 - best.timing.acceptance):.1f} % of the gradients and cuts the tail of the staleness."
+            f"{how} saves {saved:.0f} %: it discards {what} of the gradients and cuts the tail of the staleness."
         )
     bound = guard(pick.timing, pick.workers)
     guarded = _Tuned(pick.study.with_schedule(max_staleness=bound), pick.timing, pick.time, pick.floor, pick.share)
