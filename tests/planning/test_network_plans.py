@@ -249,20 +249,22 @@ def test_a_plan_holds_for_any_start():
 
 
 def test_more_seeds_are_those_of_a_longer_run():
-    """Four seeds and then three more, each from a start of its own, are what seven at once are."""
+    """Full runs in blocks that go on from a look, then from each other, are what as many at once are, paid for once."""
     study = network(4, policy="async", learning_rate=0.05)
     few = Arm(study, arrivals(study), 4, 0, 1.0, 1000)
     one = race(Hands())
-    (first,) = one.show([few], [[6.0]], "few")
-    (both,) = one.more([first], [[9.0]], 3, "more")
-    (whole,) = race(Hands()).show([replace(few, seeds=7)], [[6.0]], "many")
-    points = len(both.curves.time)
-    assert both.arm.name == whole.arm.name and points >= len(whole.curves.time) - 1
-    np.testing.assert_array_equal(both.curves.time, whole.curves.time[:points])
-    np.testing.assert_allclose(both.curves.losses[0], whole.curves.losses[0][:, :points], rtol=1e-5)
-    assert list(one.shown) == [both.arm.name] and one.spent == both.curves.samples > whole.curves.samples
-    assert both.first(4).arm == first.arm
-    np.testing.assert_array_equal(both.first(4).curves.losses[0], first.curves.losses[0][:, :points])
+    (look,) = one.show([replace(few, seeds=2)], [[4.0]], "a look")
+    (first,) = one.full([few], [6.0], "few")
+    (both,) = one.full([replace(few, seeds=7)], [9.0], "more")
+    (whole,) = race(Hands()).show([replace(few, seeds=7)], [[4.0, 6.0, 9.0]], "many")
+    time = both.curves.time
+    assert time[-1] >= 9.0 and len(time) == len(first.curves.time) + len(time[time > first.curves.time[-1]])
+    for row, other in zip(both.curves.losses[0], whole.curves.losses[0], strict=True):
+        np.testing.assert_allclose(row, np.interp(time, whole.curves.time, other), rtol=0.02)
+    assert one.spent == pytest.approx(whole.curves.samples, rel=1e-6)
+    assert [each.arm.seeds for each in one.looks] == [2] and one.best_known == [both]
+    np.testing.assert_array_equal(both.first(4).curves.losses[0], both.curves.losses[0][:4])
+    assert look.arm.blocks()[0].name == few.blocks()[0].name and not few.blocks()[1].is_look
 
 
 def test_a_budget_that_is_too_small_is_told():

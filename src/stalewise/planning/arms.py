@@ -1,6 +1,7 @@
 """Schedules of a network in a race: pilots of each, run on from round to round in whichever process holds them."""
 
 import functools
+import itertools
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
 STARTS = 2  # first parameters that all looks of a search share
+BLOCKS = (STARTS, 4, 8)  # of full runs: their seeds, up to so many, are run together
 SPACING = 0.2  # of the time passed, between losses told: of few images they cost as much as the gradients
 MUCH = 0.25  # of the colder pilot's loss: what may be its noise
 HELD_BYTES = 1 << 30  # of parameter versions that a process keeps from one round to the next, at most about that
@@ -37,6 +39,7 @@ class Arm:
         seed: The first.
         budget: Samples of the pilots over those of the run they show, 1 for the run itself.
         size: Parameters of the network.
+        is_part: Whether it is a later block of full runs.
     """
 
     study: Study
@@ -45,20 +48,23 @@ class Arm:
     seed: int
     budget: float
     size: int
+    is_part: bool = False
 
     @property
     def whole(self) -> "Arm":
         """The run itself, once from each of its starts."""
         return replace(self, budget=1.0, seeds=self.starts)
 
-    def more(self, seeds: int) -> "Arm":
-        """The next seeds, each from a start of its own."""
-        return replace(self, seeds=seeds, seed=self.seed + self.seeds)
+    def blocks(self) -> "list[Arm]":
+        """Its full runs in blocks, the first of them those of a look."""
+        ends = [*(end for end in BLOCKS if end < self.seeds), self.seeds]
+        pairs = itertools.pairwise([0, *ends])
+        return [replace(self, seeds=end - begin, seed=self.seed + begin, is_part=begin > 0) for begin, end in pairs]
 
     @property
     def is_look(self) -> bool:
         """Whether it is shown from the few starts that the race is about, and not as one of the last runs."""
-        return self.budget < 1.0 or self.seeds <= STARTS
+        return not self.is_part and (self.budget < 1.0 or self.seeds <= STARTS)
 
     @property
     def starts(self) -> int:

@@ -20,6 +20,8 @@ from stalewise.errors import InputError
 from stalewise.hands import Hands
 from stalewise.planning import reasons
 from stalewise.planning.arms import Arm, Shown
+from stalewise.planning.finals import SEEDS as FINAL_SEEDS
+from stalewise.planning.finals import STEADY, Finals, best_of_both
 from stalewise.planning.knobs import structures, under
 from stalewise.planning.network_questions import Asked, at_one_drift
 from stalewise.planning.objectives import Goal, front
@@ -43,19 +45,15 @@ from stalewise.staleness import arrivals
 from stalewise.study import Study
 from stalewise.workloads import open_network
 
-RUNGS = 2.0 ** np.arange(-4, 3)  # of the mean-square limit
+RUNGS = 2.0 ** np.arange(-3, 3)  # of the mean-square limit
 UNKNOWN = 1e-3 * 10.0 ** np.arange(-1.0, 2.01, 0.5)  # learning rates of optimizers that no limit is known of
 MOMENTA = (0.0, 0.9)
+BELOW = 0.25, math.sqrt(0.125), 0.5  # of the lowest
 BETWEEN = (math.sqrt(0.5), 1.0, math.sqrt(2.0))
 BUDGET = 0.2  # of a run's samples: what its pilots in a race cost
 SEEDS, MORE_SEEDS = 2, 4  # in the race and between its rungs
-FINAL_SEEDS = 4  # of full runs, each from a start of its own
-FINALISTS, CLOSE = 3, 1.3  # of the best, full runs: so many, within this factor
-DUELS = ((3, 1.2, 4), (2, 1.15, 6))  # then of so many within this factor so many seeds more
 BATCHES = (2, 8, 32, 128, 512)
 STRIDES = 2  # to neighbouring groups and bounds
-CLIMBS = 4  # over learning rates
-STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
 RULE_REACH = 3.0  # times the pick's time: how far published rules are followed
 SHARES = (0.4, 0.1)  # of the budget that the race, and that of one worker, may cost
 
@@ -78,10 +76,10 @@ def search_network(
     """
     bars = error_bars(study, unsure)
     network, study = open_network(study)
-    batch = study.batch_size
+    batch, held = study.batch_size, study.schedule
     race = Race(
         hands, goal, identity, budget * batch, batch, lambda share, message: say(0.1 + 0.2 * share, message),
-        study.schedule.policy,
+        held.policy,
     )  # fmt: skip
     search = _Search(study, seed, goal, race, network.size)
     say(0.0, "staleness of possible structures")
@@ -94,8 +92,9 @@ def search_network(
     race.say = lambda share, message: say(0.3 + 0.2 * share, message)
     better = search.around(search.between(seen))
     race.say = lambda share, message: say(0.5 + 0.3 * share, message)
-    picks = search.finals(better)
-    pick, stale, fresh = search.pick(picks, better)
+    last = Finals(race, search.whole, held.learning_rate is not None, study.target.time_limit or math.inf)
+    picks = last.run(better, search.fewer)
+    pick, stale, fresh = last.pick(picks, better)
     if pick.time() == 0.0:
         before = float(pick.said.loss[0])
         raise InputError(f"target.loss must be below the loss at the start, {before:.4g}, got {study.target.loss:g}")
@@ -146,6 +145,10 @@ class _Search:
         """A schedule as it is shown in a step of the search."""
         return Arm(study, arrivals(study, seed=self.seed), seeds, self.seed, budget, self.size)
 
+    def whole(self, study: Study) -> Arm:
+        """Full runs of a schedule, each from a start of its own."""
+        return self.arm(study, FINAL_SEEDS, 1.0)
+
     def ladder(self, one: Pace) -> Iterator[Arm]:
         """Learning rates about the limit, with each momentum that is open."""
         held = self.study.schedule
@@ -179,14 +182,27 @@ class _Search:
         return self.race.show(ladder, [[_some(ladder[0])]], "the schedule")
 
     def between(self, seen: Sequence[Shown]) -> list[Shown]:
-        """The best ones with and without stale gradients at learning rates in between, with more seeds; best first."""
-        factors = (1.0,) if self.study.schedule.learning_rate else BETWEEN
-        wanted = [(one, factor) for one in _best_of_both(seen, 1) for factor in factors]
+        """The best ones with and without stale gradients at learning rates in between, with more seeds; best first.
+
+        Not of what takes half as long again as the other; and lower ones, where the best was the lowest of its ladder.
+        """
+        both = best_of_both(seen)
+        near = [one for one in both if self.order(one)[1] <= BEYOND * self.order(both[0])[1]]
+        wanted = [(one, factor) for one in near for factor in self._factors(one)]
         arms = [self._more(_at(one, factor)) for one, factor in wanted]
         stages = [[min(self._followed(one), self._limit)] for one, _ in wanted]
         if not self._affords(arms, stages):
             return list(seen)
         return sorted(self.race.judged(arms, stages, "learning rates in between"), key=self.order)
+
+    def _factors(self, one: Shown) -> Sequence[float]:
+        """Of its learning rate."""
+        if self.study.schedule.learning_rate:
+            return (1.0,)
+        plain = one.arm.study.with_schedule(learning_rate=1.0)
+        known = [other.arm.study for other in self.race.looks]
+        rates = [other.learning_rate for other in known if other.with_schedule(learning_rate=1.0) == plain]
+        return (*BELOW, *BETWEEN) if one.arm.study.learning_rate == min(rates) else BETWEEN
 
     def _followed(self, one: Shown) -> float:
         """How long others are shown beside it [s]."""
@@ -232,106 +248,6 @@ class _Search:
         """With the learning rate that gives it the arm's drift."""
         rate = arm.study.learning_rate * arm.timing.rate / arrivals(other, seed=self.seed).rate
         return other.with_schedule(learning_rate=rounded(rate))
-
-    def finals(self, better: Sequence[Shown]) -> list[Shown]:
-        """Full runs of the last few, and of the best with fewer workers where that should do as well.
-
-        The best one with stale gradients and the best one without are among them if they are close.
-        """
-        leading = [one for one in better if self.race.may_be_taken(one)] or list(better)
-        best = leading[0]
-        near = [one for one in better if self.order(one)[1] <= CLOSE * self.order(best)[1]]
-        chosen = [one for one in leading if one in near][:FINALISTS] or [best]
-        chosen += [one for one in _best_of_both(near, 1) if one not in chosen]
-        wanted = {one.arm.study.schedule.model_dump_json(): (one.arm.study, one.time()) for one in chosen}
-        wanted |= {few.schedule.model_dump_json(): (few, time) for few, time in self.fewer(best)}
-        arms, stages = [], []
-        for study, time in wanted.values():
-            arms.append(self.arm(study, FINAL_SEEDS, 1.0))
-            stages.append([min(BEYOND * time if math.isfinite(time) else float(best.said.time[-1]), self._limit)])
-        if not self._affords(arms, stages):
-            arms, stages = arms[:1], stages[:1]
-            if not self._affords(arms, stages):
-                return list(better)
-        found = self.race.show(arms, stages, "full runs")
-        late = [i for i, one in enumerate(found) if not one.diverged and not math.isfinite(one.time())]
-        more = [[*stages[i], min(2.0 * stages[i][0], self._limit)] for i in late]
-        if late and any(times[1] > times[0] for times in more) and self._affords([arms[i] for i in late], more):
-            for i, one in zip(late, self.race.show([arms[i] for i in late], more, "full runs, on"), strict=True):
-                found[i] = one
-        found = self._climbed(found)
-        for most, close, seeds in DUELS:
-            found = self._duel(found, most, close, seeds)
-        return found
-
-    def _climbed(self, found: Sequence[Shown]) -> list[Shown]:
-        """Full runs of the best at larger learning rates too, as long as they are better: pilots are hotter than these.
-
-        What only a noise temperature keeps from a larger learning rate looks worse by pilots than it is.
-        """
-        found = list(found)
-        for _ in range(0 if self.study.schedule.learning_rate else CLIMBS):
-            best = min((one for one in found if self.race.may_be_taken(one)), key=self.order, default=found[0])
-            higher, until = _at(best, BETWEEN[-1]), min(BEYOND * best.time(), self._limit)
-            arm = self.arm(higher, FINAL_SEEDS, 1.0)
-            known = any(one.arm.study == higher for one in found)
-            if known or not math.isfinite(until) or not self._affords([arm], [[until]]):
-                break
-            found += self.race.show([arm], [[until]], "a larger learning rate")
-            if self.order(found[-1]) > self.order(best):
-                break
-        return found
-
-    def _duel(self, found: Sequence[Shown], most: int, close: float, seeds: int) -> list[Shown]:
-        """More seeds for the best few that may be taken, if they are close: chance would decide between them."""
-        last = self._longest_run([one for one in found if self.race.may_be_taken(one)])
-        if not last:
-            return list(found)
-        best = min(last, key=self.order)
-        sparing = self._fewest([one for one in last if one.arm.study.policy == best.arm.study.policy])
-        last.sort(key=lambda one: (one is not best, one is not sparing, self.order(one)))
-        near = [one for one in last if self.order(one)[1] <= close * self.order(best)[1]][:most]
-        if len(near) < 2:
-            return list(found)
-        stages = [[min(BEYOND * one.time(), self._limit)] for one in near]
-        if not self._affords([one.arm.more(seeds) for one in near], stages):
-            return list(found)
-        again = self.race.more(near, stages, seeds, f"the last {len(near)}")
-        return [*again, *(one for one in found if one not in near)]
-
-    def pick(self, picks: Sequence[Shown], better: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
-        """What is taken, the best one with stale gradients and the best one without, by full runs if there are any."""
-        mine = self._longest_run([one for one in picks if self.race.may_be_taken(one)] or picks)
-        best = min(mine, key=self.order)
-        holding = [one for one in mine if one.holds and self.order(one)[1] <= CLOSE * self.order(best)[1]]
-        if holding:  # else what is the fastest but for a few seeds is taken
-            mine, best = holding, min(holding, key=self.order)
-        sparing = self._fewest([one for one in mine if one.arm.study.policy == best.arm.study.policy])
-        assert sparing is not None
-        both = []
-        for kind in (False, True):
-            full = [one.first(FINAL_SEEDS) for one in picks if is_fresh(one.arm.study.policy) == kind]
-            both.append(self._fewest(full or [one for one in better if is_fresh(one.arm.study.policy) == kind]))
-        return sparing, both[0], both[1]
-
-    def _longest_run(self, some: Sequence[Shown]) -> list[Shown]:
-        """Those with the most seeds: the others fell behind."""
-        most = max((one.arm.seeds for one in some), default=0)
-        return [one for one in some if one.arm.seeds == most]
-
-    def _fewest(self, some: Sequence[Shown]) -> Shown | None:
-        """The best one, or of those that take no more than 5 % more the fewest workers, then the slowest drift.
-
-        Beyond the mean-square limit the fastest is at the edge of what is stable, which a few seeds may not show.
-        """
-        if not some:
-            return None
-        best = min(some, key=self.order)
-        over, least, _ = self.order(best)
-        if not math.isfinite(least):
-            return best
-        near = [one for one in some if self.order(one)[0] <= over and self.order(one)[1] <= STEADY * least]
-        return min(near, key=lambda one: (one.arm.study.active_workers, one.arm.drift, self.order(one)))
 
     def fewer(self, one: Shown) -> Iterator[tuple[Study, float]]:
         """Half the workers, a quarter and so on at the same drift, as far as the pilots say they do as well."""
@@ -437,13 +353,6 @@ def _guarded(pick: Shown, study: Study) -> tuple[Study, list[str]]:
         return final, []
     bound = guard(pick.arm.timing, few)
     return final.with_schedule(max_staleness=bound), [guard_sentence(bound, few)]
-
-
-def _best_of_both(seen: Sequence[Shown], each: int) -> list[Shown]:
-    """The best few with stale gradients and the best few without, of those that have not diverged; best first."""
-    alive = [one for one in seen if not one.diverged] or list(seen[:1])
-    kinds = [[one for one in alive if is_fresh(one.arm.study.policy) == kind][:each] for kind in (False, True)]
-    return [one for one in alive if any(one in kind for kind in kinds)]
 
 
 def _batches(study: Study) -> Sequence[int]:

@@ -3,8 +3,9 @@
 The amount is of what is to be saved: seconds, worker-seconds or bytes. So all that are compared have spent the same.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,9 +14,10 @@ from stalewise.hands import Hands
 from stalewise.planning.arms import Arm, Shown, shown
 from stalewise.planning.objectives import Goal
 from stalewise.planning.search import is_fresh
+from stalewise.prediction.pilots import Curves
 from stalewise.study import Study
 
-FIRST = 16.0  # mean cycles of the cheapest arm before the first look
+FIRST = 8.0  # mean cycles of the cheapest arm before the first look
 LEAST = 4.0  # and where the budget asks for fewer
 BEYOND = 1.5  # times what the best one takes: what others may spend at most
 ROUNDS = 9  # of doubled amounts
@@ -37,6 +39,8 @@ class Race:
         say: Told how far it is.
         held: Policy of what may be taken in the end; all may if None.
         shown: What was shown last of every arm, by name.
+        stages: How far each was shown [s], by name.
+        finals: Full runs from many starts, by schedule.
     """
 
     hands: Hands
@@ -47,6 +51,8 @@ class Race:
     say: Say
     held: str | None = None
     shown: dict[str, Shown] = field(default_factory=dict)
+    stages: dict[str, Sequence[float]] = field(default_factory=dict)
+    finals: dict[str, Shown] = field(default_factory=dict)
     ended: bool = False
 
     @property
@@ -62,12 +68,14 @@ class Race:
     @property
     def best_known(self) -> list[Shown]:
         """Of every schedule what tells most of it: the run itself before pilots, more seeds before fewer."""
-        return _best_known(self.shown.values())
+        return list(({one.arm.study.schedule.model_dump_json(): one for one in self.looks} | self.finals).values())
 
     @property
     def looks(self) -> list[Shown]:
         """The same of what was shown from the starts that all looks share: their times can be compared."""
-        return _best_known([one for one in self.shown.values() if one.arm.is_look])
+        looks = [one for one in self.shown.values() if one.arm.is_look]
+        looks.sort(key=lambda one: (one.arm.budget, one.arm.seeds))
+        return list({one.arm.study.schedule.model_dump_json(): one for one in looks}.values())
 
     def look(self, study: Study) -> Shown | None:
         """At a schedule, if there was one."""
@@ -86,6 +94,7 @@ class Race:
         answers = self.hands.each(calls, done)
         found = [shown(arm, answer) for arm, answer in zip(arms, answers, strict=True)]
         self.shown |= {one.arm.name: one for one in found}
+        self.stages |= {arm.name: times for arm, times in zip(arms, stages, strict=True)}
         return found
 
     def heated(self, one: Shown) -> Shown | None:
@@ -113,16 +122,32 @@ class Race:
         )  # fmt: skip
         return Shown(one.arm, curves)
 
-    def more(self, some: Sequence[Shown], stages: Sequence[Sequence[float]], seeds: int, what: str) -> list[Shown]:
-        """The same with so many more seeds."""
-        arms = [one.arm.more(seeds) for one in some]
+    def full(self, arms: Sequence[Arm], untils: Sequence[float], what: str) -> list[Shown]:
+        """Full runs of each, in blocks of seeds that go on from where they were, up to there [s]."""
+        parts = [(part, until) for arm, until in zip(arms, untils, strict=True) for part in arm.blocks()]
+        seen = iter(self.show([part for part, _ in parts], [self._onward(*part) for part in parts], what))
         found = []
-        for one, also in zip(some, self.show(arms, stages, what), strict=True):
-            both = Shown(replace(one.arm, seeds=one.arm.seeds + seeds), one.curves.joined(also.curves))
-            del self.shown[one.arm.name], self.shown[also.arm.name]
-            self.shown[both.arm.name] = both
-            found.append(both)
+        for arm in arms:
+            curves = functools.reduce(Curves.joined, (next(seen).curves for _ in arm.blocks()))
+            found.append(Shown(arm, curves))
+        self.finals |= {one.arm.study.schedule.model_dump_json(): one for one in found}
         return found
+
+    def affords_full(self, arms: Sequence[Arm], untils: Sequence[float]) -> bool:
+        """Whether the budget is enough for that; if not, it has ended the search."""
+        cost = 0.0
+        for arm, until in zip(arms, untils, strict=True):
+            for part in arm.blocks():
+                before = self.stages.get(part.name, ())
+                cost += max(part.cost(until) - (part.cost(before[-1]) if before else 0.0), 0.0)
+        enough = self.spent + cost <= self.budget
+        self.ended = self.ended or not enough
+        return enough
+
+    def _onward(self, arm: Arm, until: float) -> Sequence[float]:
+        """Stages that end there, or where it was before."""
+        before = self.stages.get(arm.name, ())
+        return before if before and before[-1] >= until else (*before, until)
 
     def judged(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
         """The same, and the runs themselves in place of pilots that show little but noise, if the budget is enough."""
@@ -208,8 +233,3 @@ class Race:
             if mine and mine[0] not in kept:
                 kept.append(mine[0])
         return kept or list(seen[:1])
-
-
-def _best_known(some: Iterable[Shown]) -> list[Shown]:
-    order = sorted(some, key=lambda one: (one.arm.budget, one.arm.seeds))
-    return list({one.arm.study.schedule.model_dump_json(): one for one in order}.values())

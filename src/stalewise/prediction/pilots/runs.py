@@ -72,15 +72,16 @@ class Curves:
 
     def joined(self, other: "Curves") -> "Curves":
         """With those of other seeds, as far as both go."""
-        points = min(len(self.time), len(other.time))
-        apart = np.flatnonzero(self.time[:points] != other.time[:points])
-        points = int(apart[0]) if len(apart) else points
-        seeds, more = len(self.losses[0]), len(other.losses[0])
-        both = zip(self.losses, other.losses, strict=True)
+        time = self.time[: max(int(np.searchsorted(self.time, other.time[-1], side="right")), 1)]
+        points, seeds, more = len(time), len(self.losses[0]), len(other.losses[0])
+        placed = [
+            np.array([np.interp(time, other.time, row) for row in rows]) for rows in (*other.losses, [other.updates])
+        ]
+        both = zip(self.losses, placed[:-1], strict=True)
         return Curves(
-            time=self.time[:points],
-            updates=(seeds * self.updates[:points] + more * other.updates[:points]) / (seeds + more),
-            losses=tuple(np.concatenate([one[:, :points], also[:, :points]]) for one, also in both),
+            time=time,
+            updates=(seeds * self.updates[:points] + more * placed[-1][0]) / (seeds + more),
+            losses=tuple(np.concatenate([one[:, :points], also]) for one, also in both),
             temperatures=self.temperatures,
             diverged=tuple(np.logical_or(self.diverged, other.diverged).tolist()),
             samples=self.samples + other.samples,
