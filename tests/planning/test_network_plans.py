@@ -185,6 +185,10 @@ def test_a_plan_is_kept_and_taken_up(tmp_path, monkeypatch):
     assert any(one.startswith(f"The search cost {first.gradients:.0f} gradients of 32") for one in first.reasons)
     assert first.checked.time_to_target.mean is not None
     assert {is_fresh(one["schedule"]["policy"]) for one in first.alternatives} == {True, False}
+    rows = [(one["time_to_target"], one["cost"], one["traffic"]) for one in first.front]
+    assert rows == sorted(rows) and not any(a != b and np.less_equal(a, b).all() for a in rows for b in rows)
+    cheapest = min(one["cost"] for one in first.alternatives if one["time_to_target"])
+    assert min(cost for _, cost, _ in rows) <= cheapest
     names = [one["rule"] for one in first.baselines]
     assert len(names) == 8 and all(one["note"] for one in first.baselines)
 
@@ -217,14 +221,14 @@ def test_how_flat_it_is_about_the_pick():
 
 def test_what_limits_a_network_is_told():
     """A link twice as fast saves what planning for it anew does; workers without one halve the time twice as fast."""
-    slow, fast = (network(4, policy="async", momentum=0.0).with_cluster(service=law) for law in LINKS)
+    slow, fast = (network(4, 0.25, policy="async", momentum=0.0).with_cluster(service=law) for law in LINKS)
     before = plan(slow)
     (limits,) = (reason for reason in before.reasons if reason.startswith("What limits"))
     said = int(limits.split("the link (twice as fast) ")[1].split(" %")[0])
     seen = [simulate(found.study, seeds=64, seed=50, starts=64).time_to_target.mean for found in (before, plan(fast))]
     assert None not in seen and 100 * (seen[1] / seen[0] - 1) == pytest.approx(said, abs=10)
     assert "staleness" in limits and said < -25
-    free, one = network(4, policy="async", momentum=0.0), network(1, policy="async", momentum=0.0)
+    free, one = network(4, 0.25, policy="async", momentum=0.0), network(1, 0.25, policy="async", momentum=0.0)
     stale, fresh = plan(free), plan(one.with_cluster(compute="gamma(0.25, 2)"))  # as many updates, none stale
     (limits,) = (reason for reason in stale.reasons if reason.startswith("What limits"))
     assert "compute (twice as fast) -50 %" in limits

@@ -100,8 +100,9 @@ def search_network(
         raise InputError(f"target.loss must be below the loss at the start, {before:.4g}, got {study.target.loss:g}")
     race.say = lambda share, message: say(0.8 + 0.2 * share, message)
     searched = race.gradients
+    search.starts = _starts(pick, race.look(pick.arm.study))
     rules = search.baselines(pick)
-    said = [reasons.headline(pick, goal, race.ended), *reasons.of_starts(pick, race.look(pick.arm.study))]
+    said = [reasons.headline(pick, goal, race.ended), *reasons.of_starts(pick, search.starts)]
     said += search.reasons(pick, better, picks, bars)
     said += reasons.of_search(chosen, len(ladder), searched, race)
     if search.batches:
@@ -114,8 +115,9 @@ def search_network(
         if study.schedule.policy != "sync":
             said.append(reasons.of_kinds(stale, fresh, goal))
     said.append(reasons.of_cost(race, searched))
-    others = [search.candidate(one) for one in race.best_known if one is not pick and not search.is_rule(one)]
-    everything = [search.candidate(one) for one in picks]
+    known = [one for one in race.best_known if not search.is_rule(one)]
+    others = [search.candidate(one) for one in known if one.arm.study != pick.arm.study]
+    everything = [search.candidate(one) for one in known]
     best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
     plain = next((one.arm.study for one in better if one.arm.study.policy == "async" and not one.diverged), None)
     return Found(final, rank(others, goal), said, stay, rules, best, plain, searched)
@@ -132,6 +134,7 @@ class _Search:
     size: int
     batches: Sequence[int] = ()
     rules: frozenset[str] = frozenset()
+    starts: float = 1.0
 
     def order(self, one: Shown) -> tuple[float, float, float]:
         """Least is best."""
@@ -301,15 +304,17 @@ class _Search:
         return {"rule": rule.name, "source": rule.source, **row}
 
     def candidate(self, one: Shown) -> Candidate:
-        """For the tables."""
-        seeds = reasons.how(one)
+        """For the tables; times of looks are those that other starts would give too, by the pick's."""
+        seeds, starts = reasons.how(one), self.starts if one.arm.is_look else 1.0
         if one.diverged:
             note = f"{seeds}: diverges"
         elif math.isfinite(one.time()):
             note = seeds if one.arm.seeds == 1 else f"{seeds}: {reasons.over_seeds(one)}"
         else:
             note = f"{seeds}: loss {one.said.loss[-1]:.4g} after {one.said.time[-1]:.4g} s"
-        return Candidate(one.arm.study, one.arm.spent(one.time(), self.goal), note)
+        if starts != 1.0 and math.isfinite(one.time()):
+            note += f", times {starts:.3g} for more starts"
+        return Candidate(one.arm.study, one.arm.spent(starts * one.time(), self.goal), note)
 
     def reasons(
         self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown], bars: Mapping[str, float]
@@ -343,6 +348,13 @@ def _at(one: Shown, factor: float) -> Study:
     """Its schedule at another learning rate."""
     study = one.arm.study
     return study.with_schedule(learning_rate=rounded(factor * study.learning_rate))
+
+
+def _starts(pick: Shown, look: Shown | None) -> float:
+    """What the pick takes from many starts over what it takes from those of a look; 1 where that is not known."""
+    if look is None or not (0.0 < look.time() < math.inf and pick.time() < math.inf):
+        return 1.0
+    return pick.time() / look.time()
 
 
 def _guarded(pick: Shown, study: Study) -> tuple[Study, list[str]]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from stalewise.planning.arms import Shown
+from stalewise.planning.arms import STARTS, Shown
 from stalewise.planning.objectives import Goal
 from stalewise.planning.paces import Pace
 from stalewise.planning.race import Race
@@ -87,15 +87,14 @@ def of_sparing(most: Shown, pick: Shown, share: float) -> str:
     )
 
 
-def of_starts(pick: Shown, look: Shown | None) -> list[str]:
-    """How the starts of the race compare with those of the last runs, where that is worth a word."""
-    if look is None or look.arm.starts >= pick.arm.starts or not 0.0 < look.time() < math.inf:
-        return []
-    if abs(pick.time() / look.time() - 1.0) < DOUBT:
+def of_starts(pick: Shown, ratio: float) -> list[str]:
+    """How the starts of the last runs compare with those of the race, where that is worth a word."""
+    if abs(ratio - 1.0) < DOUBT:
         return []
     return [
-        f"That is over {pick.arm.starts} first parameters; from the {look.arm.starts} that all schedules were raced "
-        f"from it takes {look.time():.4g} s, to be compared with the alternatives that were not run further."
+        f"That is over {pick.arm.starts} first parameters. All schedules were raced from the same {STARTS}, from which "
+        f"it takes {pick.time() / ratio:.4g} s; times of those that were not run further are told {ratio:.3g} times as "
+        "long for that."
     ]
 
 
