@@ -25,6 +25,7 @@ import numpy as np
 from stalewise.errors import InputError
 from stalewise.hands import Call, borrowed, identity
 from stalewise.planning import plan
+from stalewise.planning.arms import SPACING
 from stalewise.planning.search import rounded
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.staleness import arrivals
@@ -68,7 +69,9 @@ def run(study, seeds, horizon, seed):
     """Time to the target, None for never, and gradients of all seeds."""
     from stalewise.simulation.engine import simulate_network
 
-    told = simulate_network(study, _network(study), seeds=seeds, seed=seed, horizon=horizon, starts=seeds)
+    told = simulate_network(
+        study, _network(study), seeds=seeds, seed=seed, horizon=horizon, starts=seeds, spacing=SPACING
+    )
     return {"time": None if told.diverges else told.time_to_target.mean, "gradients": told.gradients.computed}
 
 

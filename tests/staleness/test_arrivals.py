@@ -192,6 +192,27 @@ def test_steps_by_a_time_grow_at_the_rate(policy):
     assert (mean[-1] - mean[200]) / (time[-1] - time[200]) == pytest.approx(timing.rate, rel=0.01)
 
 
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("policy", FORMULAS)
+def test_steps_by_a_time_from_a_common_start(policy, law):
+    """All workers begin at once: means of 4,000 simulated starts within 0.05 of a step, and 4 standard errors.
+
+    Waiting groups were told 0.8 of a step early, bounds of 64 workers 12 steps: theirs began at a random moment. Sums
+    of delays that are not gamma are taken for such, which moves them by up to a quarter of a step.
+    """
+    workers, settings = FORMULAS[policy]
+    study = quadratic(law, workers, 1e-6, policy=policy, **settings)
+    timing = arrivals(study)
+    time = np.linspace(0.0, 8.0, 33)
+    seen = run_ensemble(study, time, seeds=4000, seed=77).updates
+    error = 4.0 * seen.std(axis=0) / np.sqrt(len(seen))
+    few = seen.mean(axis=0) < 20  # beyond it is the rate that counts, known to 1 %
+    off = np.abs(timing.counts(time)[0] - seen.mean(axis=0))
+    known = 0.04 * seen.std(axis=0) * (timing.first_steps is not None)  # counted itself, from 512 starts
+    sums = 0.05 if law.startswith("gamma") else 0.3
+    assert (off[few] <= sums + error[few] + 4.0 * known[few]).all(), off.round(2)
+
+
 @pytest.mark.parametrize(("workers", "group"), [(8, 8), (8, 4), (8, 20), (4, 8)])
 def test_constant_rounds_of_fresh_gradients_end_with_a_cycle(workers, group):
     """Rennala, all begun together: every step at its time; rounds of equal length were a quarter step early."""

@@ -113,8 +113,9 @@ def search_quadratic(
     tuned = _tuned(search, guesses, say)
     own = min((row for name, row in tuned.items() if name == held.policy or not is_fresh(name)), key=search.order)
     fresh = min((row for name, row in tuned.items() if is_fresh(name)), key=search.order)
-    stay = is_fresh(own.study.policy) or search.order(fresh) <= search.order(own)
-    pick = fresh if stay and held.policy is None else own
+    behind = is_fresh(own.study.policy) or search.order(fresh) <= search.order(own)
+    pick = fresh if behind and held.policy is None else own
+    stay = behind or own.workers == 1  # alone nothing is stale
     final, reasons = _explained(pick, search, reordered=reordered)
     if held.policy != "sync":
         reasons.append(_of_kinds(own, fresh, tuned["sync"], search))

@@ -9,7 +9,7 @@ import numpy as np
 
 from stalewise import checks
 from stalewise.protocol import Tally
-from stalewise.simulation.network import NetworkRun, advance
+from stalewise.simulation.network import SPACING, NetworkRun, advance
 from stalewise.simulation.quadratic import Ensemble, run_ensemble
 from stalewise.study import Study
 from stalewise.trajectory import DelaySummary, Gradients, StalenessSummary, TargetTime, Trajectory, settling_time
@@ -126,13 +126,14 @@ def simulate_network(
     horizon: float | None = None,
     most_cycles: float = MOST_CYCLES,
     starts: int = 1,
+    spacing: float = SPACING,
     progress: Progress | None = None,
 ) -> Trajectory:
-    """`simulate` for a network that is loaded already."""
+    """`simulate` for a network that is loaded already; losses are told after each ``spacing`` of the time passed."""
     cycle = study.workers().mean_cycle
     longest = horizon or min(study.target.time_limit or math.inf, most_cycles * cycle)
     first = [network.start(seed + i) for i in range(min(starts, seeds))]
-    runs = [NetworkRun(study, network, seed + i, first[i % starts]) for i in range(seeds)]
+    runs = [NetworkRun(study, network, seed + i, first[i % starts], spacing=spacing) for i in range(seeds)]
     reach = min(horizon or 16 * cycle, longest)
     while True:
         advance(runs, reach)

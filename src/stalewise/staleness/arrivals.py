@@ -15,7 +15,7 @@ from stalewise.staleness.bounds import bounded
 from stalewise.staleness.clusters import cluster_staleness
 from stalewise.staleness.groups import in_groups, waiting_rounds
 from stalewise.staleness.law import StalenessLaw, has_formula, is_exponential, staleness_law
-from stalewise.staleness.measured import measured
+from stalewise.staleness.measured import begun_together, measured
 from stalewise.staleness.renewal import count_moments
 from stalewise.staleness.rounds import first_rounds, kth_gradient, kth_left, kth_of
 from stalewise.staleness.timing import Arrivals
@@ -86,6 +86,8 @@ def _answered(question: _Question) -> Arrivals:
     found = None if _needs_counting(study, rules) else _by_formula(study, rules, rough=question.share < 1.0)
     if found is None:
         found = measured(study, question.seed, question.share, question.length)
+    elif isinstance(found.counts, _Steady) and study.cluster.start == "together":
+        found = begun_together(found, study, question.seed, question.share)
     found = found.weighted(rules.weight)
     fixed = found.memoryless or found.delay_cv < 1e-9 or len(found.staleness.pmf) == 1
     if fixed or rules.trains or found.staleness.mean > LONGEST_PATH:
@@ -225,8 +227,8 @@ def _limited_lead(delay: AbstractDelay, workers: int, lead: int, together: bool)
         return None
     mean, variance = kth_of(delay, workers, workers)
     law = StalenessLaw(np.full(workers, 1.0 / workers), "exact: rounds of single updates")
-    found = _rounds(mean / workers, variance / workers, 1, law, 1.0)
-    return replace(found, delay_mean=delay.mean, delay_cv=delay.cv)
+    growth = workers * variance / mean**3
+    return _steady(workers / mean, 1, law, delay.mean, delay.cv, 1.0, growth * workers)
 
 
 @functools.lru_cache(maxsize=256)
@@ -318,6 +320,17 @@ def _rounds(
     )
 
 
+@dataclass(frozen=True)
+class _Steady:
+    """Mean and variance of the steps by given times, where they begin at a random moment: both grow with time."""
+
+    rate: float
+    growth: float
+
+    def __call__(self, time: Array) -> tuple[Array, Array]:
+        return self.rate * time, self.growth * time
+
+
 def _steady(
     rate: float, group: int, law: StalenessLaw, age: float, cv: float, acceptance: float, growth: float
 ) -> Arrivals:
@@ -329,7 +342,7 @@ def _steady(
         delay_mean=age,
         delay_cv=cv,
         acceptance=acceptance,
-        counts=lambda time: (rate * time, growth * time),
+        counts=_Steady(rate, growth),
         memoryless=False,
         heavy_tailed=False,
     )

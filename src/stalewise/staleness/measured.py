@@ -1,6 +1,7 @@
 """Arrivals counted in virtual time, where there is no formula."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ START_SEEDS, ROUGH_SEEDS = 16, 40
 START_CYCLES, ROUGH_CYCLES = 64.0, 16.0
 FIRST, FIRST_POINTS = 20.0, 641  # steps expected, and times, at which chances of their number are counted
 FIRST_GRADIENTS, FIRST_SEEDS = 2_000_000, (64, 512)  # for that
+TOGETHER_CYCLES, START_GRADIENTS = 16.0, 400_000  # of runs that are known by formula but for their start
 LONG_SEEDS = 8
 GRADIENTS = 1_000_000  # that the long run counts, of workers that never wait
 WARM_UP, ROUGH_WARM_UP = 30.0, 8.0  # cycles before it counts
@@ -44,13 +46,7 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
 
     With a ``trigger`` what is sent depends on the gradients, so the study's own workload and learning rate are run.
     """
-    still = study
-    if study.rules().trigger == 0.0:
-        plain = {name: Schedule.model_fields[name].default for name in FOR_NETWORKS}
-        schedule = study.schedule.model_copy(update=plain)
-        still = study.model_copy(update={"workload": Workload(eigenvalues=[1.0], start=0.0), "schedule": schedule})
-    if still.schedule.learning_rate is None:
-        still = still.with_schedule(learning_rate=1.0)
+    still = _still(study)
     workers = study.workers()
     group = study.rules().group
     begin, end, rates = _long_run(still, workers.mean_cycle, workers.count, seed, share, length)
@@ -89,6 +85,38 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
         first_steps=None if early is None else lambda: early,
         noise_gradients=noise,
     )
+
+
+def begun_together(found: Arrivals, study: Study, seed: int, share: float) -> Arrivals:
+    """Arrivals known in the long run, with the steps of the first 16 cycles counted where all workers begin at once.
+
+    From 64 to 512 runs, 400,000 gradients in all.
+    """
+    workers = study.workers()
+    seeds = START_GRADIENTS * share * found.acceptance / (TOGETHER_CYCLES * workers.count)
+    seeds = round(min(max(seeds, FIRST_SEEDS[0]), FIRST_SEEDS[1]))
+    time = TOGETHER_CYCLES * workers.mean_cycle * np.linspace(0.0, 1.0, FIRST_POINTS) ** 2
+    updates = run_ensemble(_still(study), time, seeds=seeds, seed=seed).updates
+    mean, variance = updates.mean(axis=0), updates.var(axis=0)
+    _, growth = found.counts(np.ones(1))
+
+    def counts(at: Array) -> tuple[Array, Array]:
+        beyond = np.maximum(at - time[-1], 0.0)
+        steps = np.interp(at, time, mean) + found.rate * beyond
+        return steps, np.interp(at, time, variance) + growth * beyond
+
+    early = _few(time, updates)
+    return replace(found, counts=counts, first_steps=None if early is None else lambda: early)
+
+
+def _still(study: Study) -> Study:
+    """The same arrivals where nothing is learnt; under a trigger what is sent depends on that."""
+    still = study
+    if study.rules().trigger == 0.0:
+        plain = {name: Schedule.model_fields[name].default for name in FOR_NETWORKS}
+        schedule = study.schedule.model_copy(update=plain)
+        still = study.model_copy(update={"workload": Workload(eigenvalues=[1.0], start=0.0), "schedule": schedule})
+    return still if still.schedule.learning_rate is not None else still.with_schedule(learning_rate=1.0)
 
 
 def _noise_gradients(study: Study, share: float, acceptance: float, rate: float, seed: int) -> float:
@@ -141,6 +169,11 @@ def _first_steps(study: Study, rate: float, computed: float, seed: int) -> First
         return None
     time = FIRST / rate * np.linspace(0.0, 1.0, FIRST_POINTS) ** 2  # where workers begin together the first come sooner
     updates = run_ensemble(study, time, seeds=seeds, seed=seed).updates
+    return _few(time, updates)
+
+
+def _few(time: Array, updates: Array) -> FirstSteps | None:
+    """Chances of the first steps by the counts of many runs, shape (runs, times)."""
     few = np.flatnonzero(updates.mean(axis=0) <= FIRST)
     updates = updates[:, few]
     n = np.arange(1, int(updates.max()) + 1)
