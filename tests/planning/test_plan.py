@@ -223,6 +223,21 @@ def test_a_target_after_four_steps_over_a_link():
     assert found.predicted.time_to_target.mean == pytest.approx(seen[found.study.active_workers], rel=0.05)
 
 
+def test_what_fewer_workers_do_to_steps_of_several_gradients():
+    """Update rates as arrivals have them; the time as the same structure takes it, tuned, within 10 points."""
+    study = open_study("gamma(1, 4)", 12, noise=0.02).with_schedule(policy="k-batch-sync", group=4)
+    found = plan(study)
+    (told,) = (reason for reason in found.reasons if reason.startswith("With 6: "))
+    half = plan(study.with_schedule(active_workers=6))
+    whole = found.study.active_workers
+    assert whole == 12 and found.study.schedule.group == half.study.schedule.group == 4
+    rates = [arrivals(one.study).rate for one in (half, found)]
+    assert f"{100 * (rates[0] / rates[1] - 1):+.0f}"[:3] == told.split("With 6: ")[1][:3]
+    times = [simulate(one.study, seeds=2000, seed=3, horizon=40.0).time_to_target.mean for one in (half, found)]
+    said = float(told.split(", ")[1].split(" %")[0])
+    assert said == pytest.approx(100 * (times[0] / times[1] - 1), abs=10)
+
+
 def test_what_is_given_is_held():
     """Learning rate and workers given in the schedule stay."""
     found = plan(quadratic("gamma(1, 4)", 16, 0.03, active_workers=8))

@@ -10,7 +10,7 @@ from scipy import optimize
 
 from stalewise.errors import InputError, NotConvergedError
 from stalewise.planning.batches import batch_sentence, climbed, first_batch
-from stalewise.planning.knobs import batch_is_open, fastest_first, neighbours, structures
+from stalewise.planning.knobs import batch_is_open, fastest_first, neighbours, structures, under
 from stalewise.planning.objectives import Goal, Spent, front, spent
 from stalewise.planning.questions import error_bars, what_limits
 from stalewise.planning.rules import RULES, facts_of, under_rule
@@ -456,11 +456,14 @@ def _more_or_fewer(pick: _Tuned, search: _Search) -> list[str]:
     here = guess(open_, pick.timing, search.margin)
     if not 0.0 < here.time < math.inf or not math.isfinite(pick.time) or search.study.schedule.active_workers:
         return []
-    found = []
+    found, bound = [], pick.study.schedule.max_staleness
     for workers in (pick.workers // 2, pick.workers + 1):
-        if not 1 <= workers <= search.study.cluster.workers or pick.study.schedule.group > 1:
+        if not 1 <= workers <= search.study.cluster.workers:
             continue
-        (row,) = look([open_.with_schedule(active_workers=workers)], search.seed, search.margin)
+        other = under(open_, pick.study.policy, workers, group=pick.study.schedule.group, max_staleness=bound)
+        if other is None:  # fewer than the group
+            continue
+        (row,) = look([other], search.seed, search.margin)
         which = f"{_ordinal(workers)} worker" if workers > pick.workers else f"With {workers}"
         if not math.isfinite(row.time):
             found.append(
