@@ -25,7 +25,7 @@ import numpy as np
 from stalewise.errors import InputError
 from stalewise.hands import Call, borrowed, identity
 from stalewise.planning import plan
-from stalewise.planning.arms import SPACING
+from stalewise.planning.arms import SPACING, opened
 from stalewise.planning.search import rounded
 from stalewise.prediction.modes import learning_rate_limit
 from stalewise.staleness import arrivals
@@ -70,20 +70,9 @@ def run(study, seeds, horizon, seed):
     from stalewise.simulation.engine import simulate_network
 
     told = simulate_network(
-        study, _network(study), seeds=seeds, seed=seed, horizon=horizon, starts=seeds, spacing=SPACING
+        study, opened(study), seeds=seeds, seed=seed, horizon=horizon, starts=seeds, spacing=SPACING
     )
     return {"time": None if told.diverges else told.time_to_target.mean, "gradients": told.gradients.computed}
-
-
-_OPEN = {}
-
-
-def _network(study):
-    from stalewise.workloads import open_network
-
-    if study.workload.kind not in _OPEN:
-        _OPEN[study.workload.kind] = open_network(study)[0]
-    return _OPEN[study.workload.kind]
 
 
 def sweep(study):
