@@ -17,6 +17,7 @@ from stalewise.errors import InputError
 from stalewise.hands import Hands, RayHands, local_ray
 from stalewise.planning import Goal, arms, plan, reasons
 from stalewise.planning.arms import Arm, Shown, show
+from stalewise.planning.finals import Finals
 from stalewise.planning.knobs import structures
 from stalewise.planning.paces import HARDLY_LESS, QUARTER_MORE, pace, raced
 from stalewise.planning.race import Race
@@ -257,10 +258,12 @@ def test_more_seeds_are_those_of_a_longer_run():
     study = network(4, policy="async", learning_rate=0.05)
     few = Arm(study, arrivals(study), 4, 0, 1.0, 1000)
     one = race(Hands())
-    (look,) = one.show([replace(few, seeds=2)], [[4.0]], "a look")
+    (look,) = one.show([replace(few, seeds=2)], [4.0], "a look")
     (first,) = one.full([few], [6.0], "few")
     (both,) = one.full([replace(few, seeds=7)], [9.0], "more")
-    (whole,) = race(Hands()).show([replace(few, seeds=7)], [[4.0, 6.0, 9.0]], "many")
+    at_once = race(Hands())
+    for until in (4.0, 6.0, 9.0):
+        (whole,) = at_once.show([replace(few, seeds=7)], [until], "many")
     time = both.curves.time
     assert time[-1] >= 9.0 and len(time) == len(first.curves.time) + len(time[time > first.curves.time[-1]])
     for row, other in zip(both.curves.losses[0], whole.curves.losses[0], strict=True):
@@ -269,6 +272,72 @@ def test_more_seeds_are_those_of_a_longer_run():
     assert [each.arm.seeds for each in one.looks] == [2] and one.best_known == [both]
     np.testing.assert_array_equal(both.first(4).curves.losses[0], both.curves.losses[0][:4])
     assert look.arm.blocks()[0].name == few.blocks()[0].name and not few.blocks()[1].is_look
+
+
+def _race_of(some, held=None):
+    """A race that has shown these."""
+    one = race(Hands())
+    one.held = held
+    one.shown = {each.arm.name: each for each in some}
+    return one
+
+
+def _known(policy, time, seeds, budget, **schedule):
+    """An arm that reaches the target after so long, or never."""
+    study = network(4, policy=policy, **{"learning_rate": 0.02, **schedule})
+    arm = Arm(study, arrivals(study), seeds, 0, budget, 1000)
+    shown = _line(arm, 0.4 + 0.1 * min(time, 1e3), 0.1)
+    curves = replace(shown.curves, losses=(np.tile(shown.curves.losses[0][:1], (seeds, 1)),))
+    return Shown(arm, curves)
+
+
+def test_the_policy_that_is_given_is_planned_for():
+    """Synchrony is twice as fast, and is not taken where another policy is given; both are told."""
+    stale, fresh = _known("async", 14.0, 2, 0.2), _known("sync", 7.0, 2, 0.2)
+    others = [_known("sync", 8.0, 2, 0.2, learning_rate=0.04), _known("sync", 9.0, 2, 0.2, learning_rate=0.08)]
+    one = _race_of([fresh, stale, *others], "async")
+    assert one.leaders([fresh, *others, stale]) == [stale, fresh]
+    assert stale in one._both([fresh, *others, stale], 1)
+    last = Finals(one, lambda study: Arm(study, arrivals(study), 4, 0, 1.0, 1000), rate_is_given=True)
+    assert last.pick([stale, fresh]) == (stale, stale, fresh)
+    assert replace(last, race=_race_of([fresh, stale])).pick([stale, fresh]) == (fresh, stale, fresh)
+    found = plan(network(2, 0.25, policy="async", active_workers=2).with_cluster(compute="constant(1)"), gradients=2500)
+    assert found.study.policy == "async"
+    assert any("ynchronous" in reason or "resh gradients" in reason for reason in found.reasons)
+
+
+def test_what_is_taken_has_settled():
+    """More seeds decide where they settle; else fewer do, and looks only among themselves."""
+    few, many_ = _known("async", 6.0, 4, 1.0), _known("async", math.inf, 12, 1.0, learning_rate=0.04)
+    better = _known("async", 7.0, 12, 1.0, learning_rate=0.03)
+    last = Finals(_race_of([]), lambda study: Arm(study, arrivals(study), 4, 0, 1.0, 1000), rate_is_given=True)
+    assert last.pick([few, many_])[0] == few
+    assert last.pick([few, many_, better])[0] == better
+    run, pilots = _known("async", 5.0, 2, 1.0), _known("async", math.inf, 4, 0.2, learning_rate=0.04)
+    assert last.pick([pilots, run])[0] == run
+
+
+def test_a_run_of_the_race_goes_on_and_is_paid_once():
+    """Whole runs have one name whatever pilots they stand for; what was shown longer stays, its cost with it."""
+    study = network(4, policy="async", learning_rate=0.05)
+    arm = Arm(study, arrivals(study), 2, 0, 0.2, 1000)
+    one = race(Hands())
+    (long,) = one.show([arm.whole], [8.0], "a round")
+    spent = one.spent
+    assert one.affords([replace(arm, seeds=4).whole], [5.0])
+    (again,) = one.show([replace(arm, seeds=4).whole], [5.0], "more seeds")
+    assert again.curves.time[-1] == long.curves.time[-1] >= 8.0 and one.spent == spent
+    assert one._cost([arm.whole], [8.0]) == 0.0
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "Adam", "learning_rate": 0.01}, {"batch_size": 2}])
+def test_the_cost_of_pilots_that_are_the_run_itself(changes):
+    """Where no pilot is cheaper an arm costs what the run does; it was taken for a fifth."""
+    study = network(4, policy="async", **{"learning_rate": 0.05, **changes})
+    arm = Arm(study, arrivals(study), 2, 0, 0.2, 1000)
+    one = race(Hands())
+    one.show([arm], [20.0], "a look")
+    assert one.spent == pytest.approx(arm.cost(20.0), rel=0.25)
 
 
 def test_a_budget_that_is_too_small_is_told():

@@ -38,6 +38,7 @@ class Arm:
         seeds: Of its pilots.
         seed: The first.
         budget: Samples of the pilots over those of the run they show, 1 for the run itself.
+        any_batch: Whether gradients may have any number of samples.
         size: Parameters of the network.
         is_part: Whether it is a later block of full runs.
     """
@@ -48,6 +49,7 @@ class Arm:
     seed: int
     budget: float
     size: int
+    any_batch: bool = True
     is_part: bool = False
 
     @property
@@ -92,11 +94,20 @@ class Arm:
 
     def cost(self, time: float) -> float:
         """Samples that its pilots cost up to a time, about."""
-        return computed_rate(self.timing) * time * self.study.batch_size * self.seeds * self.budget
+        return computed_rate(self.timing) * time * self.study.batch_size * self.seeds * self._share
+
+    @functools.cached_property
+    def _share(self) -> float:
+        """Samples of its pilots over those of the run: the budget, or 1 where none is cheaper than the run."""
+        if self.budget >= 1.0:
+            return 1.0
+        pilots = pilots_of(self.study, self.timing, self.budget, any_batch=self.any_batch)
+        return sum(1.0 / pilot.temperature for pilot in pilots)
 
     def call(self, stages: list[float], study: Any) -> Call:
         """Show it, in stages up to the last [s]; ``study`` is the identity of what is planned for."""
-        key = None if study is None else {"of": study, "arm": self.name, "stages": stages}
+        shown = {"arm": self.name, "stages": stages, "starts": self.starts, "spacing": SPACING}
+        key = None if study is None else {"of": study, **shown}
         how = self.name, self.seeds, self.seed, self.budget, self.starts
         return Call(self.name, show, (self.study, *how, stages), key)
 

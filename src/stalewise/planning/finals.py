@@ -53,7 +53,7 @@ class Finals:
         best = leading[0]
         near = [one for one in better if self._takes(one) <= CLOSE * self._takes(best)]
         chosen = [one for one in leading if one in near][:FINALISTS] or [best]
-        chosen += [one for one in best_of_both(near) if one not in chosen]
+        chosen += [one for one in self.race.leaders(near) if one not in chosen]
         wanted = {one.arm.study.schedule.model_dump_json(): (one.arm.study, one.time()) for one in chosen}
         wanted |= {few.schedule.model_dump_json(): (few, time) for few, time in fewer(best)}
         arms = [self.whole(study) for study, _ in wanted.values()]
@@ -68,13 +68,24 @@ class Finals:
             found = self._duel(found, most, close, seeds)
         return self._held(found)
 
-    def pick(self, picks: Sequence[Shown], better: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
-        """What is taken, the best one with stale gradients and the best one without, by full runs if there are any."""
-        both = []
-        for kind in (False, True):
-            full = [one.first(SEEDS) for one in picks if is_fresh(one.arm.study.policy) == kind]
-            both.append(self._fewest(full or [one for one in better if is_fresh(one.arm.study.policy) == kind]))
-        return self._taken(picks), both[0], both[1]
+    def pick(self, picks: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
+        """What is taken, the best one with stale gradients and the best one without, these two by the same starts.
+
+        That is by the full runs that both have, or else by looks.
+        """
+        taken = self._taken(picks)
+        kind = is_fresh(taken.arm.study.policy)
+        theirs = [one for one in picks if is_fresh(one.arm.study.policy) != kind and not one.arm.is_look]
+        other = self._fewest(theirs)
+        own: Shown | None = taken
+        if other is None or taken.arm.is_look:
+            looks = [one for one in self.race.looks if is_fresh(one.arm.study.policy) != kind and not one.diverged]
+            other = min(looks, key=self.race.order, default=None)
+            own = self.race.look(taken.arm.study) or taken
+        else:
+            seeds = min(taken.arm.seeds, other.arm.seeds)
+            own, other = taken.first(seeds), other.first(seeds)
+        return (taken, other, own) if kind else (taken, own, other)
 
     def _taken(self, picks: Sequence[Shown]) -> Shown:
         """The best of those with the most seeds, or what does as well with less."""
@@ -168,14 +179,10 @@ class Finals:
         return min(near, key=lambda one: (one.arm.study.active_workers, one.arm.drift, self.race.order(one)))
 
 
-def best_of_both(seen: Sequence[Shown]) -> list[Shown]:
-    """The best one with stale gradients and the best one without, of those that have not diverged; best first."""
-    alive = [one for one in seen if not one.diverged] or list(seen[:1])
-    kinds = [[one for one in alive if is_fresh(one.arm.study.policy) == kind][:1] for kind in (False, True)]
-    return [one for one in alive if any(one in kind for kind in kinds)]
-
-
 def _longest(some: Sequence[Shown]) -> list[Shown]:
-    """Those with the most seeds: the others fell behind."""
-    most = max((one.arm.seeds for one in some), default=0)
-    return [one for one in some if one.arm.seeds == most]
+    """Of full runs those with the most seeds that settle: the others fell behind. Looks are all alike."""
+    full = [one for one in some if not one.arm.is_look]
+    settled = [one.arm.seeds for one in full if math.isfinite(one.time())]
+    if not settled:
+        return full or list(some)
+    return [one for one in full if one.arm.seeds == max(settled)]

@@ -21,7 +21,7 @@ from stalewise.hands import Hands
 from stalewise.planning import reasons
 from stalewise.planning.arms import Arm, Shown
 from stalewise.planning.finals import SEEDS as FINAL_SEEDS
-from stalewise.planning.finals import STEADY, Finals, best_of_both
+from stalewise.planning.finals import STEADY, Finals
 from stalewise.planning.knobs import structures, under
 from stalewise.planning.network_questions import Asked, at_one_drift
 from stalewise.planning.objectives import Goal, front
@@ -81,7 +81,7 @@ def search_network(
         hands, goal, identity, budget * batch, batch, lambda share, message: say(0.1 + 0.2 * share, message),
         held.policy,
     )  # fmt: skip
-    search = _Search(study, seed, goal, race, network.size)
+    search = _Search(study, seed, goal, race, network.size, network.any_batch)
     say(0.0, "staleness of possible structures")
     search.batches = _batches(study) if network.any_batch else ()
     sized = [study.with_schedule(batch_size=size) for size in search.batches] or [study]
@@ -94,7 +94,7 @@ def search_network(
     race.say = lambda share, message: say(0.5 + 0.3 * share, message)
     last = Finals(race, search.whole, held.learning_rate is not None, study.target.time_limit or math.inf)
     picks = last.run(better, search.fewer)
-    pick, stale, fresh = last.pick(picks, better)
+    pick, stale, fresh = last.pick(picks)
     if pick.time() == 0.0:
         before = float(pick.said.loss[0])
         raise InputError(f"target.loss must be below the loss at the start, {before:.4g}, got {study.target.loss:g}")
@@ -109,18 +109,22 @@ def search_network(
         said.append(reasons.of_batch(pick, race))
     final, guarded = _guarded(pick, study)
     said += guarded
-    stay = is_fresh(pick.arm.study.policy)
-    if stale is not None and fresh is not None:
-        stay = search.order(fresh) <= search.order(stale)
-        if study.schedule.policy != "sync":
-            said.append(reasons.of_kinds(stale, fresh, goal))
+    stay = is_fresh(pick.arm.study.policy) or pick.arm.study.active_workers == 1
+    if stale is not None and fresh is not None and held.policy != "sync":
+        won = search.order(fresh) <= search.order(stale)
+        tie = held.policy is None and won != is_fresh(pick.arm.study.policy)
+        stay = stay if tie else won
+        said.append(reasons.of_tie(stale, fresh) if tie else reasons.of_kinds(stale, fresh, goal))
     said.append(reasons.of_cost(race, searched))
     known = [one for one in race.best_known if not search.is_rule(one)]
     others = [search.candidate(one) for one in known if one.arm.study != pick.arm.study]
     everything = [search.candidate(one) for one in known]
     best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
-    plain = next((one.arm.study for one in better if one.arm.study.policy == "async" and not one.diverged), None)
-    return Found(final, rank(others, goal), said, stay, rules, best, plain, searched)
+    order = sorted(known, key=search.order)
+    plain = next((one.arm.study for one in order if one.arm.study.policy == "async" and not one.diverged), None)
+    return Found(
+        final, rank(others, goal), said, stay, rules, best, plain, searched, race.gradients - searched, pick.time()
+    )
 
 
 @dataclass
@@ -132,6 +136,7 @@ class _Search:
     goal: Goal
     race: Race
     size: int
+    any_batch: bool
     batches: Sequence[int] = ()
     rules: frozenset[str] = frozenset()
     starts: float = 1.0
@@ -146,7 +151,7 @@ class _Search:
 
     def arm(self, study: Study, seeds: int, budget: float = BUDGET) -> Arm:
         """A schedule as it is shown in a step of the search."""
-        return Arm(study, arrivals(study, seed=self.seed), seeds, self.seed, budget, self.size)
+        return Arm(study, arrivals(study, seed=self.seed), seeds, self.seed, budget, self.size, self.any_batch)
 
     def whole(self, study: Study) -> Arm:
         """Full runs of a schedule, each from a start of its own."""
@@ -182,21 +187,22 @@ class _Search:
             )
         if len(ladder) > 1:
             return self.race.halved(ladder, SHARES[0])
-        return self.race.show(ladder, [[_some(ladder[0])]], "the schedule")
+        return self.race.show(ladder, [_some(ladder[0])], "the schedule")
 
     def between(self, seen: Sequence[Shown]) -> list[Shown]:
         """The best ones with and without stale gradients at learning rates in between, with more seeds; best first.
 
         Not of what takes half as long again as the other; and lower ones, where the best was the lowest of its ladder.
         """
-        both = best_of_both(seen)
-        near = [one for one in both if self.order(one)[1] <= BEYOND * self.order(both[0])[1]]
+        best, *others = self.race.leaders(seen)
+        far = [one for one in others if self.order(one)[1] > BEYOND * self.order(best)[1]]
+        near = [best, *(one for one in others if one not in far)]
         wanted = [(one, factor) for one in near for factor in self._factors(one)]
         arms = [self._more(_at(one, factor)) for one, factor in wanted]
-        stages = [[min(self._followed(one), self._limit)] for one, _ in wanted]
-        if not self._affords(arms, stages):
+        untils = [min(self._followed(one), self._limit) for one, _ in wanted]
+        if not self.race.affords(arms, untils):
             return list(seen)
-        return sorted(self.race.judged(arms, stages, "learning rates in between"), key=self.order)
+        return sorted([*self.race.judged(arms, untils, "learning rates in between"), *far], key=self.order)
 
     def _factors(self, one: Shown) -> Sequence[float]:
         """Of its learning rate."""
@@ -218,10 +224,10 @@ class _Search:
             best = next((one for one in found if self.race.may_be_taken(one)), found[0])
             known = {one.arm.name for one in found}
             arms = [arm for arm in map(self._more, self._neighbours(best.arm)) if arm.name not in known]
-            stages = [[min(BEYOND * best.time(), self._limit)]] * len(arms)
-            if not arms or not math.isfinite(best.time()) or not self._affords(arms, stages):
+            untils = [min(BEYOND * best.time(), self._limit)] * len(arms)
+            if not arms or not math.isfinite(best.time()) or not self.race.affords(arms, untils):
                 break
-            found = sorted([*found, *self.race.judged(arms, stages, "neighbours")], key=self.order)
+            found = sorted([*found, *self.race.judged(arms, untils, "neighbours")], key=self.order)
             if next((one for one in found if self.race.may_be_taken(one)), None) is best:
                 break
         return found
@@ -282,9 +288,9 @@ class _Search:
         facts = Facts(self.study.cluster.workers, alone, stiffest(self.study)[0], None, None, self.study.target.loss)
         said = {rule.name: under_rule(self.study.with_schedule(**plain), rule, facts) for rule in RULES}
         arms = {name: self.arm(at, SEEDS) for name, at in said.items() if at is not None}
-        reach = [[min(RULE_REACH * pick.time(), self._limit)]] * len(arms)
+        reach = [min(RULE_REACH * pick.time(), self._limit)] * len(arms)
         rows: dict[str, Shown] = {}
-        if self._affords(list(arms.values()), reach):
+        if self.race.affords(list(arms.values()), reach):
             rows = dict(zip(arms, self.race.show(list(arms.values()), reach, "published rules"), strict=True))
         self.rules = frozenset(set(self.race.shown) - before)
         found = []
@@ -337,12 +343,6 @@ class _Search:
     def _limit(self) -> float:
         return self.study.target.time_limit or math.inf
 
-    def _affords(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]]) -> bool:
-        cost = sum(arm.cost(times[-1]) for arm, times in zip(arms, stages, strict=True))
-        enough = self.race.spent + cost <= self.race.budget
-        self.race.ended = self.race.ended or not enough
-        return enough
-
 
 def _at(one: Shown, factor: float) -> Study:
     """Its schedule at another learning rate."""
@@ -352,7 +352,7 @@ def _at(one: Shown, factor: float) -> Study:
 
 def _starts(pick: Shown, look: Shown | None) -> float:
     """What the pick takes from many starts over what it takes from those of a look; 1 where that is not known."""
-    if look is None or not (0.0 < look.time() < math.inf and pick.time() < math.inf):
+    if pick.arm.is_look or look is None or not (0.0 < look.time() < math.inf and pick.time() < math.inf):
         return 1.0
     return pick.time() / look.time()
 

@@ -120,7 +120,9 @@ def plan(
             free, seed, inner, goal, hands or Hands(), budget=most, identity=identity(free), unsure=unsure
         )
 
-    bench = Bench(hands or Hands(), None if study.workload.is_quadratic else identity(study))
+    bench = Bench(hands or Hands())
+    if not study.workload.is_quadratic:
+        bench = Bench(hands or Hands(), identity(study), study.batch_size)
     found = _with_trigger(study, seed, inner, goal, searched, bench, gradients or math.inf)
     say(0.9, "predicting the pick")
     predicted = predict(found.study, seed=seed, starts=NETWORK_SEEDS)
@@ -159,7 +161,7 @@ def _with_trigger(
     say(1.0, "triggers")
     size = size_of(study)
     if not study.workload.is_quadratic:
-        bench.budget = budget - found.gradients
+        bench.budget, bench.expected = budget - found.gradients - found.beside, found.time
     if given:
         choice = hold_trigger(study, found.study, goal, size, seed, bench)
     else:

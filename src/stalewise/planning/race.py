@@ -81,8 +81,9 @@ class Race:
         """At a schedule, if there was one."""
         return next((one for one in self.looks if one.arm.study == study), None)
 
-    def show(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
-        """Each arm up to the last of its stages [s]."""
+    def show(self, arms: Sequence[Arm], untils: Sequence[float], what: str) -> list[Shown]:
+        """Each arm up to there [s], on from where it was before; no shorter than that."""
+        stages = [self._onward(arm, until) for arm, until in zip(arms, untils, strict=True)]
         calls = [arm.call(list(times), self.identity) for arm, times in zip(arms, stages, strict=True)]
 
         def done(ready: int) -> None:
@@ -125,7 +126,7 @@ class Race:
     def full(self, arms: Sequence[Arm], untils: Sequence[float], what: str) -> list[Shown]:
         """Full runs of each, in blocks of seeds that go on from where they were, up to there [s]."""
         parts = [(part, until) for arm, until in zip(arms, untils, strict=True) for part in arm.blocks()]
-        seen = iter(self.show([part for part, _ in parts], [self._onward(*part) for part in parts], what))
+        seen = iter(self.show([part for part, _ in parts], [until for _, until in parts], what))
         found = []
         for arm in arms:
             curves = functools.reduce(Curves.joined, (next(seen).curves for _ in arm.blocks()))
@@ -135,29 +136,36 @@ class Race:
 
     def affords_full(self, arms: Sequence[Arm], untils: Sequence[float]) -> bool:
         """Whether the budget is enough for that; if not, it has ended the search."""
-        cost = 0.0
-        for arm, until in zip(arms, untils, strict=True):
-            for part in arm.blocks():
-                before = self.stages.get(part.name, ())
-                cost += max(part.cost(until) - (part.cost(before[-1]) if before else 0.0), 0.0)
-        enough = self.spent + cost <= self.budget
+        parts = [(part, until) for arm, until in zip(arms, untils, strict=True) for part in arm.blocks()]
+        return self.affords([part for part, _ in parts], [until for _, until in parts])
+
+    def affords(self, arms: Sequence[Arm], untils: Sequence[float]) -> bool:
+        """Whether the budget is enough to show them up to there [s]; if not, it has ended the search."""
+        enough = self.spent + self._cost(arms, untils) <= self.budget
         self.ended = self.ended or not enough
         return enough
+
+    def _cost(self, arms: Sequence[Arm], untils: Sequence[float]) -> float:
+        """Samples from where they are."""
+        cost = 0.0
+        for arm, until in zip(arms, untils, strict=True):
+            before = self.stages.get(arm.name, ())
+            cost += max(arm.cost(until) - (arm.cost(before[-1]) if before else 0.0), 0.0)
+        return cost
 
     def _onward(self, arm: Arm, until: float) -> Sequence[float]:
         """Stages that end there, or where it was before."""
         before = self.stages.get(arm.name, ())
         return before if before and before[-1] >= until else (*before, until)
 
-    def judged(self, arms: Sequence[Arm], stages: Sequence[Sequence[float]], what: str) -> list[Shown]:
-        """The same, and the runs themselves in place of pilots that show little but noise, if the budget is enough."""
-        found = self.show(arms, stages, what)
+    def judged(self, arms: Sequence[Arm], untils: Sequence[float], what: str) -> list[Shown]:
+        """`show`, and the runs themselves in place of pilots that show little but noise, if the budget is enough."""
+        found = self.show(arms, untils, what)
         noisy = [i for i, one in enumerate(found) if one.noisy]
-        if self.spent + sum(arms[i].whole.cost(stages[i][-1]) for i in noisy) > self.budget:
-            self.ended = True
+        whole, ends = [arms[i].whole for i in noisy], [untils[i] for i in noisy]
+        if not self.affords(whole, ends):
             return found
-        whole = self.show([arms[i].whole for i in noisy], [stages[i] for i in noisy], f"{what}; noise decides")
-        for i, one in zip(noisy, whole, strict=True):
+        for i, one in zip(noisy, self.show(whole, ends, f"{what}; noise decides"), strict=True):
             found[i] = one
         return found
 
@@ -168,31 +176,23 @@ class Race:
             arms: Of one number of seeds.
             share: Of the budget that it may cost, about: the first look is as short as that asks for.
         """
-        left, stages = list(arms), {arm.name: tuple[float, ...]() for arm in arms}
-        amount = self._first(arms, share)
+        left, amount = list(arms), self._first(arms, share)
         seen: list[Shown] = []
         for turn in range(ROUNDS):
-            stages = {arm.name: (*stages[arm.name], self._until(arm, amount)) for arm in left}
-            if turn > 0 and not self.affords(left, amount / 2, amount):
-                self.ended = True
+            untils = [self._until(arm, amount) for arm in left]
+            if turn > 0 and not self.affords(left, untils):
                 break
-            seen = self.judged(left, [stages[arm.name] for arm in left], f"round {turn + 1}: {len(left)} schedules")
-            stages |= {one.arm.name: stages[arm.name] for one, arm in zip(seen, left, strict=True)}
+            seen = self.judged(left, untils, f"round {turn + 1}: {len(left)} schedules")
             seen.sort(key=self.order)
             best = self._taken(next((one for one in seen if self.may_be_taken(one)), seen[0]))
             settled = best <= amount / BEYOND
-            spread = all(one.diverged or stages[one.arm.name][-1] >= self._longest(one.arm) for one in seen)
+            spread = all(one.diverged or self.stages[one.arm.name][-1] >= self._longest(one.arm) for one in seen)
             if settled or spread:
                 break
             keep = max(math.ceil(len(seen) / 2), min(LEFT, len(seen)))
             left = [one.arm for one in self._both(seen, keep)]
             amount = min(2.0 * amount, BEYOND * best)
         return seen
-
-    def affords(self, arms: Sequence[Arm], before: float, amount: float) -> bool:
-        """Whether the budget is enough to take these arms from one amount to the next."""
-        cost = sum(arm.cost(self._until(arm, amount)) - arm.cost(self._until(arm, before)) for arm in arms)
-        return self.spent + cost <= self.budget
 
     def first_look(self, arms: Sequence[Arm], share: float) -> float:
         """Gradients that the first round of `halved` costs, about; the budget ends a race only after it."""
@@ -208,7 +208,7 @@ class Race:
         return one.order(self.goal)
 
     def _first(self, arms: Sequence[Arm], share: float) -> float:
-        """The first amount: 16 mean cycles of the cheapest arm, or as few as the share asks for, 4 at least."""
+        """The first amount: 8 mean cycles of the cheapest arm, or as few as the share asks for, 4 at least."""
         cycle = min(arm.study.workers().mean_cycle * arm.price(self.goal) for arm in arms)
         rounds = math.log2(max(len(arms) / LEFT, 1.0)) + 2.0
         each = sum(arm.cost(self._until(arm, cycle)) for arm in arms)
@@ -226,10 +226,15 @@ class Race:
         return min(arm.study.target.time_limit or math.inf, MOST_CYCLES * arm.study.workers().mean_cycle)
 
     def _both(self, seen: Sequence[Shown], keep: int) -> list[Shown]:
-        """The first few, and the best ones with and without stale gradients."""
+        """The first few, the best ones with and without stale gradients, and the best that may be taken."""
         kept = [one for one in seen[:keep] if not one.diverged]
-        for fresh in (True, False):
-            mine = [one for one in seen if is_fresh(one.arm.study.policy) == fresh and not one.diverged]
-            if mine and mine[0] not in kept:
-                kept.append(mine[0])
+        kept += [one for one in self.leaders(seen) if one not in kept]
         return kept or list(seen[:1])
+
+    def leaders(self, seen: Sequence[Shown]) -> list[Shown]:
+        """The best that may be taken, then the best ones with and without stale gradients, of those not diverged."""
+        alive = [one for one in seen if not one.diverged]
+        mine = [one for one in alive if self.may_be_taken(one)][:1]
+        kinds = [[one for one in alive if is_fresh(one.arm.study.policy) == kind][:1] for kind in (False, True)]
+        both = [one for one in alive if any(one in kind for kind in kinds)]
+        return [*mine, *(one for one in both if one not in mine)] or list(seen[:1])

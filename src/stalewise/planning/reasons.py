@@ -173,6 +173,14 @@ def of_kinds(stale: Shown, fresh: Shown, goal: Goal) -> str:
     return f"{text[0].upper()}{text[1:]}, and was not followed further."
 
 
+def of_tie(stale: Shown, fresh: Shown) -> str:
+    """Where runs do not tell which kind is better."""
+    return (
+        f"With stale gradients ({name(stale.arm.study)}) it takes {stale.time():.4g} s, without "
+        f"({name(fresh.arm.study)}) {fresh.time():.4g} s, from the same starts: no difference that these runs tell."
+    )
+
+
 def of_search(chosen: Sequence[Pace], schedules: int, searched: float, race: Race) -> list[str]:
     """What was raced, and whether the budget ended it early."""
     names = ", ".join(dict.fromkeys(name(one.study) for one in chosen))

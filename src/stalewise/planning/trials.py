@@ -19,6 +19,8 @@ from stalewise.trajectory import Trajectory
 
 QUIET = ("refresh", "keep")
 DEAR = 3e7  # mode updates of a trial, beyond which it has fewer seeds
+UNTIL = 2.0  # times what the search found, within a budget: where the target must be reached without a trigger
+SPENT = "the budget of gradients is spent"
 LONGEST = 2.5  # times as long as without a trigger, at most
 EDGE = 0.9  # of the target, below which the loss must stay in the last quarter: on the edge chance decides
 NEVER, ALWAYS = 0.02, 0.98  # shares unsent: ends of the ladder
@@ -72,18 +74,26 @@ class Bench:
     Attributes:
         hands: That make them.
         identity: What answers are kept by; None keeps none.
-        budget: Gradients of the study's batch size that may still be computed.
-        spent: So many were.
+        batch: Samples of a gradient as they are counted here; None for each as it is.
+        budget: Gradients of that size that may still be computed.
+        expected: Time to the target that the search found [s].
+        spent: Gradients of that size so far.
     """
 
     hands: Hands
     identity: Any = None
+    batch: int | None = None
     budget: float = math.inf
+    expected: float = 0.0
     spent: float = 0.0
 
     def affords(self, study: Study, seeds: int, horizon: float, trials: int = 1) -> bool:
         """Whether so many trials, of about this length [s], are within the budget."""
-        return self.spent + trials * seeds * study.workers().rate * horizon <= self.budget
+        return self.spent + trials * seeds * self._size(study) * study.workers().rate * horizon <= self.budget
+
+    def _size(self, study: Study) -> float:
+        """Of one of its gradients, in those that are counted."""
+        return 1.0 if self.batch is None else study.batch_size / self.batch
 
     def each(self, studies: Sequence[Study], seeds: int, seed: int, horizon: float | None) -> list[dict[str, Any]]:
         """What `trial` says of each."""
@@ -94,7 +104,9 @@ class Bench:
             name = f"{schedule} {seed}"
             calls.append(Call(name, trial, (study, seeds, seed, horizon), key if self.identity is not None else None))
         answers = self.hands.each(calls)
-        self.spent += sum(answer["computed"] for answer in answers)
+        self.spent += sum(
+            self._size(study) * answer["computed"] for study, answer in zip(studies, answers, strict=True)
+        )
         return answers
 
 
@@ -137,12 +149,15 @@ class Trials:
     bench: Bench
 
     @classmethod
-    def of(cls, plain: Study, goal: Goal, size: int, seed: int, bench: Bench) -> "Trials | None":
-        """As long as it takes to see what a trigger does; None where the target is not reached without one."""
+    def of(cls, plain: Study, goal: Goal, size: int, seed: int, bench: Bench) -> "Trials | str":
+        """As long as it takes to see what a trigger does; or why that is not seen."""
         effort = effort_for(plain)
-        (first,) = bench.each([plain], effort.seeds, seed, None)
+        if not bench.affords(plain, effort.seeds, UNTIL * bench.expected):
+            return SPENT
+        horizon = None if math.isinf(bench.budget) else UNTIL * bench.expected
+        (first,) = bench.each([plain], effort.seeds, seed, horizon)
         if not first["time"]:
-            return None
+            return "without one the target is not reached in virtual time"
         longest = LONGEST * first["time"]
         seeds = int(DEAR / (size * plain.workers().rate * longest))
         return cls(plain, goal, size, seed, min(max(seeds, effort.fewest), effort.seeds), longest, effort, bench)
@@ -201,8 +216,11 @@ class Trials:
         """What changes."""
         names = dict.fromkeys(("traffic", "time", self.goal.objective))
         then, now = after.spent, before.spent
-        ratios = {name: getattr(then, name) / getattr(now, name) - 1 for name in names}
-        known = [f"{name} by {100 * more:+.0f} %" for name, more in ratios.items() if math.isfinite(more)]
+        known = [
+            f"{name} by {100 * (getattr(then, name) / getattr(now, name) - 1):+.0f} %"
+            for name in names
+            if math.isfinite(getattr(now, name))
+        ]
         return (
             f"{', '.join(known) or 'what did not settle'}, to {then.traffic:.3g} bytes and {then.time:.4g} s to the "
             f"target ({self.seeds} simulated runs of each): {percent(after.unsent)} of the gradients stay unsent"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stalewise.errors import InputError
 from stalewise.planning.objectives import Goal
 from stalewise.planning.search import STEADY, many
-from stalewise.planning.trials import LONGEST, QUIET, Bench, Outcome, Trials, at_trigger
+from stalewise.planning.trials import LONGEST, QUIET, SPENT, Bench, Outcome, Trials, at_trigger
 from stalewise.study import Study
 
 POLICY = "event-triggered"
@@ -61,8 +61,8 @@ def choose_trigger(
     if plain is None:
         return Choice(pick, "No trigger is tried: the schedule is none that applies gradients one by one as they come.")
     trials = Trials.of(plain, goal, size, seed, bench)
-    if trials is None:
-        return Choice(pick, "No trigger is tried: without one the target is not reached in virtual time.")
+    if isinstance(trials, str):
+        return Choice(pick, f"No trigger is tried: {trials}.")
     held, tried = study.schedule, list[Outcome]()
     ladder = trials.ladder(plain)
     for way in QUIET if "on_quiet" not in held.model_fields_set else (held.on_quiet,):
@@ -73,14 +73,16 @@ def choose_trigger(
     fresh = trials.fresh()
     best_few = [one.study for one in sorted(tried, key=lambda one: goal.order(one.spent))[:AGAIN]]
     if not fresh.affords(2):
-        return Choice(pick, "No trigger is chosen: the budget of gradients is spent.")
+        return Choice(pick, f"No trigger is chosen: {SPENT}.")
     (before,) = fresh.outcomes([pick])
     limit, now = goal.order(before.spent)
     for best in best_few:
-        for after in fresh.outcomes([best]):
-            over, least = goal.order(after.spent)
-            if (over, STEADY * least) < (limit, now):
-                return Choice(best, f"{_named(best, pick)} changes {fresh.told(before, after)}.")
+        if not fresh.affords(1):
+            return Choice(pick, f"No trigger is chosen: {SPENT}.")
+        (after,) = fresh.outcomes([best])
+        over, least = goal.order(after.spent)
+        if (over, STEADY * least) < (limit, now):
+            return Choice(best, f"{_named(best, pick)} changes {fresh.told(before, after)}.")
     return Choice(pick, f"No trigger of {len(tried)} tried is worth it: none takes 2 % less {goal.objective}.")
 
 
@@ -93,11 +95,11 @@ def hold_trigger(study: Study, pick: Study, goal: Goal, size: int, seed: int, be
         raise InputError(f"schedule.trigger belongs to policy {POLICY!r}, got {norm:g} under {pick.policy!r}")
     best = plain.with_schedule(trigger=norm)
     trials = Trials.of(plain, goal, size, seed, bench)
-    if trials is None:
-        return Choice(best, f"{text}, and even so the target is not reached in virtual time.")
+    if isinstance(trials, str):
+        return Choice(best, f"{text}. What it changes is not told: {trials}.")
     fresh = trials.fresh()
     if not fresh.affords(2):
-        return Choice(best, f"{text}. What it changes was not tried: the budget of gradients is spent.")
+        return Choice(best, f"{text}. What it changes is not told: {SPENT}.")
     before, after = fresh.outcomes([plain, best])
     if not math.isfinite(after.spent.time):
         end = f"is not down to stay within {LONGEST:g} times the time without it: lower the trigger, or leave it out"
