@@ -359,10 +359,11 @@ def test_a_budget_that_is_too_small_is_told():
 )
 def test_settings_of_networks_alone_are_planned_with(keys):
     """Staleness that is counted does not depend on them; it was refused as that of a quadratic with them."""
-    found = plan(network(4, **keys), gradients=1500.0)
+    found = plan(network(4, **keys), gradients=3000.0)
     (name,) = keys
     assert getattr(found.study.schedule, name) == keys[name]
     assert {is_fresh(one["schedule"]["policy"]) for one in found.alternatives} == {True, False}
+    assert found.gradients <= 1.1 * 3000.0
 
 
 def test_batches_are_chosen_where_samples_cost_time():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stalewise.workloads.network import Network
 
 STARTS = 2  # first parameters that all looks of a search share
-BLOCKS = (STARTS, 4, 8)  # of full runs: their seeds, up to so many, are run together
+BLOCKS = (STARTS, 4, 8, 12)  # of full runs: their seeds, up to so many, are run together
 SPACING = 0.2  # of the time passed, between losses told: of few images they cost as much as the gradients
 MUCH = 0.25  # of the colder pilot's loss: what may be its noise
 HELD_BYTES = 1 << 30  # of parameter versions that a process keeps from one round to the next, at most about that

@@ -15,10 +15,11 @@ from stalewise.study import Study
 
 SEEDS = 4  # at first
 FINALISTS, CLOSE = 3, 1.3  # of the best, at first: so many, within this factor
-DUELS = ((3, 1.2, 8), (2, 1.1, 12))  # then so many within this factor, with so many seeds
-CLIMBS, HIGHER = 3, math.sqrt(2.0)  # to larger learning rates, by this factor
-CHECKS, HOLD = 3, 2.2  # of what would be taken: followed on to so many times what it takes
-STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor
+DUEL, CLOSER, MORE = 3, 1.2, 8  # then so many within this factor, with so many seeds
+CLIMBS, STEP = 3, math.sqrt(2.0)  # to larger learning rates, by this factor
+CHECKS, SURE, HOLD = 3, (12, 20), 1.8  # of what would be taken: to so many seeds, then followed on so many times longer
+STEADY = 1.05  # fewer workers are preferred as long as they take no more than this factor,
+CALM = 1.1  # and slower drifts
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,7 @@ class Finals:
             if not self.race.affords_full(arms, untils):
                 return list(better)
         found = self.race.full(arms, untils, "full runs")
-        found = self._climbed(self._longer(found))
-        for most, close, seeds in DUELS:
-            found = self._duel(found, most, close, seeds)
-        return self._held(found)
+        return self._sure(self._duel(self._climbed(self._longer(found))))
 
     def pick(self, picks: Sequence[Shown]) -> tuple[Shown, Shown | None, Shown | None]:
         """What is taken, the best one with stale gradients and the best one without, these two by the same starts.
@@ -88,13 +86,21 @@ class Finals:
         return (taken, other, own) if kind else (taken, own, other)
 
     def _taken(self, picks: Sequence[Shown]) -> Shown:
-        """The best of those with the most seeds, or what does as well with less."""
+        """The best by the seeds that all have, or what does as well with less; not what more seeds showed to fail."""
         mine = _longest([one for one in picks if self.race.may_be_taken(one)] or picks)
-        best = min(mine, key=self.race.order)
-        holding = [one for one in mine if one.holds and self._takes(one) <= CLOSE * self._takes(best)]
+        mine = [one for one in mine if not self._fell(one)] or mine
+        alike = {one.arm.study.schedule.model_dump_json(): one for one in mine}
+        firsts = [one.first(MORE) for one in mine]
+        best = min(firsts, key=self.race.order)
+        holding = [one for one in firsts if one.holds and self._takes(one) <= CLOSE * self._takes(best)]
         if holding:  # else what is the fastest but for a few seeds is taken
-            mine, best = holding, min(holding, key=self.race.order)
-        return self._fewest([one for one in mine if one.arm.study.policy == best.arm.study.policy]) or best
+            firsts, best = holding, min(holding, key=self.race.order)
+        best = self._fewest([one for one in firsts if one.arm.study.policy == best.arm.study.policy]) or best
+        return alike[best.arm.study.schedule.model_dump_json()]
+
+    def _fell(self, one: Shown) -> bool:
+        """Whether it takes far longer by all of its seeds than by the first of them."""
+        return self._takes(one) > CLOSE * self._takes(one.first(MORE))
 
     def _takes(self, one: Shown) -> float:
         """Of what is to be saved."""
@@ -115,25 +121,24 @@ class Finals:
         return [on.get(id(one), one) for one in found]
 
     def _climbed(self, found: Sequence[Shown]) -> list[Shown]:
-        """The best at larger learning rates too, as long as they are better.
+        """The best at larger learning rates too, as long as they are better, and at the next lower one.
 
-        What only a noise temperature keeps from a larger learning rate looks worse by pilots than it is.
+        What only a noise temperature keeps from a larger learning rate looks worse by pilots than it is; a lower one
+        may do as well, and more surely.
         """
         found = list(found)
-        for _ in range(0 if self.rate_is_given else CLIMBS):
+        for factor in [] if self.rate_is_given else [*[STEP] * CLIMBS, 1.0 / STEP]:
             best = min((one for one in found if self.race.may_be_taken(one)), key=self.race.order, default=found[0])
             study = best.arm.study
-            higher = self.whole(study.with_schedule(learning_rate=rounded(HIGHER * study.learning_rate)))
+            other = self.whole(study.with_schedule(learning_rate=rounded(factor * study.learning_rate)))
             until = self._until(best.time(), math.inf)
-            known = any(one.arm.study == higher.study for one in found)
-            if known or not math.isfinite(best.time()) or not self.race.affords_full([higher], [until]):
-                break
-            found += self.race.full([higher], [until], "a larger learning rate")
-            if self.race.order(found[-1]) > self.race.order(best):
-                break
+            known = any(_alike(one.arm.study, other.study) for one in found)
+            if known or not math.isfinite(best.time()) or not self.race.affords_full([other], [until]):
+                continue
+            found += self.race.full([other], [until], "learning rates beside it")
         return found
 
-    def _duel(self, found: Sequence[Shown], most: int, close: float, seeds: int) -> list[Shown]:
+    def _duel(self, found: Sequence[Shown]) -> list[Shown]:
         """More seeds for the best few that may be taken, if they are close: chance would decide between them."""
         last = _longest([one for one in found if self.race.may_be_taken(one) and math.isfinite(one.time())])
         if not last:
@@ -141,31 +146,34 @@ class Finals:
         best = min(last, key=self.race.order)
         sparing = self._fewest([one for one in last if one.arm.study.policy == best.arm.study.policy])
         last.sort(key=lambda one: (one is not best, one is not sparing, self.race.order(one)))
-        near = [one for one in last if self._takes(one) <= close * self._takes(best)][:most]
-        arms = [replace(one.arm, seeds=seeds) for one in near]
+        near = [one for one in last if self._takes(one) <= CLOSER * self._takes(best)][:DUEL]
+        arms = [replace(one.arm, seeds=MORE) for one in near]
         untils = [self._until(one.time(), math.inf) for one in near]
         if len(near) < 2 or not self.race.affords_full(arms, untils):
             return list(found)
         again = self._longer(self.race.full(arms, untils, f"the last {len(near)}"))
         return [*again, *(one for one in found if one not in near)]
 
-    def _held(self, found: Sequence[Shown]) -> list[Shown]:
-        """What would be taken is followed on, to see whether it stays below the target; if not, the next one is."""
-        found, seen = list(found), set[str]()
-        for _ in range(CHECKS):
+    def _sure(self, found: Sequence[Shown]) -> list[Shown]:
+        """What would be taken from more starts, and followed on; where it then falls behind the next one is looked at.
+
+        A schedule of which one start in five never leaves the plateau looks well in eight of ten sets of one.
+        """
+        found = list(found)
+        for seeds, factor in [(seeds, BEYOND) for seeds in SURE for _ in range(CHECKS)] + [(SURE[-1], HOLD)] * CHECKS:
             best = self._taken(found)
-            until = min(HOLD * best.time(), self.limit)
-            if best.arm.name in seen or not math.isfinite(best.time()):
+            arm, until = replace(best.arm, seeds=max(seeds, best.arm.seeds)), min(factor * best.time(), self.limit)
+            followed = best.said.time[-1] >= 0.99 * until
+            if not math.isfinite(best.time()) or (arm.seeds == best.arm.seeds and followed):
+                continue
+            if not self.race.affords_full([arm], [until]):
                 break
-            if not self.race.affords_full([best.arm], [until]):
-                break
-            seen.add(best.arm.name)
-            (longer,) = self.race.full([best.arm], [until], "whether it stays there")
-            found = [longer if one is best else one for one in found]
+            (again,) = self.race.full([arm], [until], "more starts, and whether it stays there")
+            found = [again if one is best else one for one in found]
         return found
 
     def _fewest(self, some: Sequence[Shown]) -> Shown | None:
-        """The best one, or of those that take no more than 5 % more the fewest workers, then the slowest drift.
+        """The best one, or of those that take 5 % more at most the fewest workers, then of 10 % the slowest drift.
 
         Beyond the mean-square limit the fastest is at the edge of what is stable, which a few seeds may not show.
         """
@@ -175,14 +183,22 @@ class Finals:
         over, least, _ = self.race.order(best)
         if not math.isfinite(least):
             return best
-        near = [one for one in some if self.race.order(one)[0] <= over and self._takes(one) <= STEADY * least]
-        return min(near, key=lambda one: (one.arm.study.active_workers, one.arm.drift, self.race.order(one)))
+        near = [one for one in some if self.race.order(one)[0] <= over and self._takes(one) <= CALM * least]
+        steady = [one.arm.study.active_workers for one in near if self._takes(one) <= STEADY * least]
+        near = [one for one in near if one.arm.study.active_workers == min(steady)]
+        return min(near, key=lambda one: (one.arm.drift, self.race.order(one)))
 
 
 def _longest(some: Sequence[Shown]) -> list[Shown]:
-    """Of full runs those with the most seeds that settle: the others fell behind. Looks are all alike."""
+    """Of full runs those with `MORE` seeds, or if none settles those with fewer. Looks are all alike."""
     full = [one for one in some if not one.arm.is_look]
     settled = [one.arm.seeds for one in full if math.isfinite(one.time())]
     if not settled:
         return full or list(some)
-    return [one for one in full if one.arm.seeds == max(settled)]
+    return [one for one in full if one.arm.seeds >= min(max(settled), MORE)]
+
+
+def _alike(one: Study, other: Study) -> bool:
+    """Whether two schedules differ by the rounding of the learning rate alone."""
+    near = math.isclose(one.learning_rate, other.learning_rate, rel_tol=0.03)
+    return near and one.with_schedule(learning_rate=1.0) == other.with_schedule(learning_rate=1.0)
