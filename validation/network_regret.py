@@ -125,10 +125,11 @@ def told(name, data, cores):
         swept = sum(one["gradients"] for one in seen) / REACH
         order = sorted(range(len(some)), key=lambda i: finite(seen[i]["time"]))
         rivals = [some[i] for i in order[:FINALISTS] if seen[i]["time"] is not None]
-        finals = hands.each([call(one, FINAL, 3.0 * mine, 9000, who) for one in rivals])
+        reach = 3.0 * min(mine, 1.5 * found.predicted.time_to_target.mean)
+        finals = hands.each([call(one, FINAL, reach, 9000, who) for one in rivals])
         times = [finite(one["time"]) for one in finals]
         best = rivals[int(np.argmin(times))] if rivals else None
-        duel = hands.each([call(one, DUEL, 3.0 * mine, 20000, who) for one in (found.study, best) if one is not None])
+        duel = hands.each([call(one, DUEL, reach, 20000, who) for one in (found.study, best) if one is not None])
     answer = {
         "name": name, "time": finite(duel[0]["time"]), "best": finite(duel[-1]["time"]),
         "searched": searched, "swept": swept, "took": took,
