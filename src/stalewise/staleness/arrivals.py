@@ -87,7 +87,7 @@ def _answered(question: _Question) -> Arrivals:
     if found is None:
         found = measured(study, question.seed, question.share, question.length)
     elif isinstance(found.counts, _Steady) and study.cluster.start == "together":
-        found = begun_together(found, study, question.seed, question.share)
+        found = begun_together(found, study, question.seed, question.share * min(question.length, 1.0))
     found = found.weighted(rules.weight)
     fixed = found.memoryless or found.delay_cv < 1e-9 or len(found.staleness.pmf) == 1
     if fixed or rules.trains or found.staleness.mean > LONGEST_PATH:
