@@ -38,8 +38,8 @@ class Arm:
         seeds: Of its pilots.
         seed: The first.
         budget: Samples of the pilots over those of the run they show, 1 for the run itself.
-        any_batch: Whether gradients may have any number of samples.
         size: Parameters of the network.
+        any_batch: Whether gradients may have any number of samples.
         is_part: Whether it is a later block of full runs.
     """
 
