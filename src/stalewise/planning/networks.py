@@ -116,14 +116,9 @@ def search_network(
         stay = stay if tie else won
         said.append(reasons.of_tie(stale, fresh) if tie else reasons.of_kinds(stale, fresh, goal))
     said.append(reasons.of_cost(race, searched))
-    known = [one for one in race.best_known if not search.is_rule(one)]
-    others = [search.candidate(one) for one in known if one.arm.study != pick.arm.study]
-    everything = [search.candidate(one) for one in known]
-    best = [everything[i].as_dict() for i in front([one.spent for one in everything])]
-    order = sorted(known, key=search.order)
-    plain = next((one.arm.study for one in order if one.arm.study.policy == "async" and not one.diverged), None)
+    others, best = search.tables(pick)
     return Found(
-        final, rank(others, goal), said, stay, rules, best, plain, searched, race.gradients - searched, pick.time()
+        final, others, said, stay, rules, best, search.asynchronous(), searched, race.gradients - searched, pick.time()
     )
 
 
@@ -321,6 +316,22 @@ class _Search:
         if starts != 1.0 and math.isfinite(one.time()):
             note += f", times {starts:.3g} for more starts"
         return Candidate(one.arm.study, one.arm.spent(starts * one.time(), self.goal), note)
+
+    @property
+    def _known(self) -> list[Shown]:
+        """What was shown of all schedules but those of published rules."""
+        return [one for one in self.race.best_known if not self.is_rule(one)]
+
+    def tables(self, pick: Shown) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Alternatives to the pick, best first, and what no other schedule beats in all that it takes."""
+        others = [self.candidate(one) for one in self._known if one.arm.study != pick.arm.study]
+        every = [self.candidate(one) for one in self._known]
+        return rank(others, self.goal), [every[i].as_dict() for i in front([one.spent for one in every])]
+
+    def asynchronous(self) -> Study | None:
+        """The best schedule under policy async, if one was shown."""
+        plain = [one for one in self._known if one.arm.study.policy == "async" and not one.diverged]
+        return min(plain, key=self.order).arm.study if plain else None
 
     def reasons(
         self, pick: Shown, better: Sequence[Shown], picks: Sequence[Shown], bars: Mapping[str, float]

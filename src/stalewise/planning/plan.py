@@ -141,7 +141,7 @@ def plan(
         alternatives=found.alternatives,
         reasons=[
             *found.reasons, *_advice(found.study, predicted, seed),
-            verdict(predicted, checked, simulated=found.study.schedule.trigger > 0),
+            _verdict(predicted, checked, simulated=found.study.schedule.trigger > 0),
         ],
         stay_synchronous=found.stay_synchronous,
         baselines=found.baselines,
@@ -186,7 +186,7 @@ def _advice(study: Study, predicted: Trajectory, seed: int) -> list[str]:
     return [f"{advice[0].upper()}{advice[1:]}."] if advice else []
 
 
-def verdict(predicted: Trajectory, checked: Trajectory, *, simulated: bool) -> str:
+def _verdict(predicted: Trajectory, checked: Trajectory, *, simulated: bool) -> str:
     """How the check turned out; ``simulated`` if the prediction is a simulation, as it is under a trigger."""
     said, seen = predicted.time_to_target, checked.time_to_target
     if said.mean is not None and seen.mean is not None:

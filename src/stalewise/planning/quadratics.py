@@ -45,11 +45,7 @@ SHORTER = 0.25  # of what is counted and recorded in virtual time, for all but w
 CLOSER = 2  # of the looks, that are looked at along the path
 NEAR, LEVEL, REACH = 2.0, 1.3, 1.15  # times the best: what may take the steps to neighbours, momentum, its polish
 WORTH = 1.03  # what a threshold saves at least, as a factor
-MODES = (
-    "drop",
-    "wait",
-    "admit",
-)  # of keeping a bound on async; cancelling is policy ringmaster, which has one of its own
+MODES = ("drop", "wait", "admit")  # of keeping a bound on async; to cancel is policy ringmaster, with its own
 CONFIRMED = 512  # seeds
 FEW_STEPS = 40  # until the target: where neighbours are looked at closely
 STRIDES = 4  # to neighbouring structures
