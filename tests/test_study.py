@@ -321,6 +321,9 @@ def test_bad_fields_are_refused_in_one_line(section, field, value, message):
     [
         ({}, r"^workload is missing$"),
         ({**BASE, "target": {}}, r"^target.loss is missing$"),
+        ({**BASE, "target": {"los": 1}}, r'^target.los is not a known field; did you mean "loss"\?$'),
+        ({**BASE, "cluster": {"compute": "constant(1)", "wrokers": 2}}, r"^cluster.wrokers is not a known field"),
+        ({**{k: v for k, v in BASE.items() if k != "target"}, "tagret": {"loss": 1}}, r'^tagret .* mean "target"\?$'),
         ({**BASE, "schedule": 3}, r"^schedule must be a valid dictionary"),
         (changed("schedule", policy="sync", max_staleness=3), r"^schedule: max_staleness has no meaning under"),
     ],

@@ -657,6 +657,9 @@ def _value(text: str) -> Any:
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     first = max((e for e in error.errors() if e["loc"][:2] == first["loc"][:2]), key=lambda e: len(e["loc"]))
+    if first["type"] == "missing":  # what is misspelt beside it explains it
+        beside = (e for e in error.errors() if e["type"] == "extra_forbidden" and e["loc"][:-1] == first["loc"][:-1])
+        first = next(beside, first)
     place = ".".join(str(part) for part in first["loc"] if not _UNION_BRANCH.fullmatch(str(part)))
     kind, value = first["type"], first.get("input")
     if kind == "extra_forbidden":
