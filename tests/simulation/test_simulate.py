@@ -87,6 +87,28 @@ def test_bad_numbers_are_refused():
         simulate(study, seeds=-2)
 
 
+def test_repetitions_take_their_starts_in_turn():
+    """Of `simulate` and `predict`, with any number of starts: the mean loss at 0 is that of these first parameters."""
+    data = {
+        "workload": {"kind": "digits-mlp"},
+        "cluster": {"workers": 2, "compute": "gamma(1, 4)"},
+        "schedule": {"policy": "async", "learning_rate": 0.05},
+        "target": {"loss": 2.0},
+    }
+    study = make_study(data)
+    network = load_network(Workload(kind="digits-mlp"))
+    first = [network.loss(network.start(3 + i)) for i in range(8)]
+    for starts, whose in ((1, first[:1] * 5), (2, (first[:2] * 3)[:5]), (5, first[:5]), (9, first[:5])):
+        run = simulate(study, seeds=5, seed=3, starts=starts, horizon=1.0)
+        assert run.loss[0] == pytest.approx(np.mean(whose), rel=1e-6)
+        assert (run.loss_high[0] > run.loss[0]) == (starts > 1)
+    for starts, whose in ((1, first[:1]), (8, first)):
+        assert predict(study, seed=3, starts=starts).loss[0] == pytest.approx(np.mean(whose), rel=1e-6)
+    for run in (simulate, predict):
+        with pytest.raises(InputError, match="starts must be a whole number, 1 or more, got 0"):
+            run(study, starts=0)
+
+
 def test_delay_compensation_is_the_published_correction():
     """g + lambda g * g * (now - read), as arrays and inside a run of two workers; none for lambda = 0."""
     gradient, read, now = (np.array(v, np.float32) for v in ([1.0, -2.0], [0.0, 1.0], [0.5, 0.0]))

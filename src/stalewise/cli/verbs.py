@@ -211,8 +211,9 @@ def _boundaries(chart: dict) -> str:
 
 
 def predict(
-    study: str, /, *, budget: float | None = None, set_: Set = None, json: Json = False, seed: Seed = 0, out: Out = None
-) -> bool:
+    study: str, /, *, budget: float | None = None, starts: int = 1, set_: Set = None, json: Json = False,
+    seed: Seed = 0, out: Out = None,
+) -> bool:  # fmt: skip
     """Predict loss against time, staleness and time to target, by mathematics.
 
     Networks take their curve from two cheap pilots in virtual time: the same schedule with smaller batches, drawn back
@@ -224,13 +225,14 @@ def predict(
         study: Study file (TOML); - reads standard input.
         budget: Samples that a network's pilots may cost, as a share of the run they predict, seed for seed: unless
             given a fifth, and more where noise would decide; 1 runs it.
+        starts: First parameters of a network that its 8 seeds take in turn; with 1 the band says nothing of others.
     """
     from stalewise.prediction import predict as run
     from stalewise.prediction import stability_chart
 
     question = read_study(study, set_)
     with progress_bar("predict") as progress:
-        answer = run(question, seed=seed, budget=budget, progress=progress)
+        answer = run(question, seed=seed, budget=budget, starts=starts, progress=progress)
         files = {"predict.json": answer.to_json()}
         if out is not None:
             files["chart.json"] = to_json(stability_chart(question, seed=seed))
@@ -240,8 +242,8 @@ def predict(
 
 
 def simulate(
-    study: str, /, *, seeds: int | None = None, horizon: float | None = None, set_: Set = None, json: Json = False,
-    seed: Seed = 0, out: Out = None,
+    study: str, /, *, seeds: int | None = None, horizon: float | None = None, starts: int = 1, set_: Set = None,
+    json: Json = False, seed: Seed = 0, out: Out = None,
 ) -> bool:  # fmt: skip
     """Run a study in virtual time: the same server as a real run, no cluster needed.
 
@@ -253,6 +255,7 @@ def simulate(
         study: Study file (TOML); - reads standard input.
         seeds: Repetitions: 64 for a quadratic, 16 for a network unless given.
         horizon: Virtual seconds to run; until settled unless given.
+        starts: First parameters of a network that repetitions take in turn; with 1 intervals say nothing of others.
     """
     from stalewise import checks
     from stalewise.prediction import advise
@@ -262,7 +265,7 @@ def simulate(
         checks.at_least("seeds", seeds, 1)
     question = read_study(study, set_)
     with progress_bar("simulate") as progress:
-        answer = run(question, seeds=seeds, seed=seed, horizon=horizon, progress=progress)
+        answer = run(question, seeds=seeds, seed=seed, horizon=horizon, starts=starts, progress=progress)
         answer = answer.with_note(advise(question, answer, seed=seed))
     write_answer(out, {"simulate.json": answer.to_json()})
     return _tell(answer, json)

@@ -90,7 +90,7 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
 def begun_together(found: Arrivals, study: Study, seed: int, share: float) -> Arrivals:
     """Arrivals known in the long run, with the steps of the first 16 cycles counted where all workers begin at once.
 
-    From 64 to 512 runs, 400,000 gradients in all.
+    By 64 to 512 runs, as many as 400,000 gradients make; ``share`` of that may do for a search.
     """
     workers = study.workers()
     seeds = START_GRADIENTS * share * found.acceptance / (TOGETHER_CYCLES * workers.count)
