@@ -1,6 +1,7 @@
 """Delay laws as text: ``gamma(mean=1.0, shape=4) + constant(0.1)``."""
 
 import ast
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def parse_delay(text: str, *, folder: str | Path = ".") -> AbstractDelay:
         >>> parse_delay("gamma(mean=1.0, shape=4) + constant(0.5)").mean
         1.5
     """
+    names_files = any(name in text for name in _FILES)  # which change
+    return _read(text, folder) if names_files else _read_once(text)
+
+
+def _read(text: str, folder: str | Path) -> AbstractDelay:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -70,6 +76,12 @@ def parse_delay(text: str, *, folder: str | Path = ".") -> AbstractDelay:
         return _law(tree, text, Path(folder))
     except RecursionError:
         raise InputError(f"delay law: too many parts in {text[:40]!r}...") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _read_once(text: str) -> AbstractDelay:
+    """`_read` of a text that names no files: a search asks for the same laws thousands of times."""
+    return _read(text, ".")
 
 
 def files_of(text: str) -> list[str]:

@@ -32,6 +32,7 @@ BEGUN = 512  # of them that Newton's iteration begins with
 LARGEST = 1e3  # up to which they are, in between, where responses grow
 STARTS = 8  # from which the leading zero is polished
 NOTHING, SAME = 1e-5, 1e-9  # of what noise makes, that need not be followed; of a variance, to which it is found
+SHARPEST = math.tan(1.2)  # of the angles by which a function may turn between neighbours where its zeros are counted
 SLOW = 0.1  # below this h gain (E K + 1 + lag), the response has one sharp peak, at zero frequency
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
 
@@ -134,21 +135,64 @@ def _unit_circle_integrals(real, imag, delayed_real, delayed_imag, step, now, la
     return additive / last, read / last
 
 
-def _circle_integrals(step: float, pmf: Array, how: StepFilter, log_radius: float, length: int) -> tuple[float, float]:
-    r"""Means of :math:`B(w)B(1/w)/(c(w)c(1/w))`, and of that times :math:`P(w)P(1/w)`, over a circle."""
+def _circle_integrals(
+    step: float, pmf: Array, how: StepFilter, log_radius: float, length: int
+) -> tuple[NoiseGain, NoiseGain, int | None]:
+    r"""Means of :math:`B(w)B(1/w)/(c(w)c(1/w))`, and of that times :math:`P(w)P(1/w)`, over a circle.
+
+    The same by every other point, and the zeros of c inside the circle, None where the points are too few to say.
+    """
     powers = np.arange(len(pmf)) * log_radius
-    outside, inside = np.fft.rfft(pmf * np.exp(powers), length), np.conj(np.fft.rfft(pmf * np.exp(-powers), length))
-    w = np.exp(log_radius - 2j * np.pi * np.arange(length // 2 + 1) / length)
-    power = _response(w, step, outside, how) * _response(1.0 / w, step, inside, how)
-    weights = np.full(len(power), 2.0 / length)
-    weights[[0, -1]] /= 2.0
-    return float(weights @ power.real), float(weights @ (power * outside * inside).real)
+    outside, inside = fft.rfft(pmf * np.exp([powers, -powers]), length)
+    roots = (_roots if length <= KEPT_TRANSFORM else _roots.__wrapped__)(length)
+    radius, filtered = math.exp(log_radius), (how.now, how.later, how.pole, how.decay)
+    values = np.empty(len(roots), complex)
+    fine, coarse = _circle_sums(roots, outside, inside, radius, step, *filtered, values)
+    turns, sure = _half_turns(values)
+    return NoiseGain(*fine), NoiseGain(*coarse), -turns if sure else None
 
 
-def _response(w: Any, step: float, delayed: Any, how: StepFilter) -> Any:
-    """B/c at points w where P is ``delayed``."""
-    numerator = how.now + how.later * w
-    return numerator / ((1.0 - w) * (1.0 - how.pole * w) + step * w * numerator * (delayed + how.decay))
+@functools.lru_cache(maxsize=16)
+def _roots(length: int) -> NDArray[np.complex128]:
+    """So many roots of unity, the half of them that says all, clockwise."""
+    return np.exp(-2j * np.pi / length * np.arange(length // 2 + 1))
+
+
+@_compiled
+def _circle_sums(roots, outside, inside, radius, step, now, later, pole, decay, values):  # pragma: no cover
+    """The means of `_circle_integrals`; writes c on the circle to ``values``."""
+    last = len(roots) - 1
+    additive = read = additive_even = read_even = 0.0
+    for i in range(last + 1):
+        w, v = radius * roots[i], np.conj(roots[i]) / radius
+        p, q = outside[i], np.conj(inside[i])
+        up, down = now + later * w, now + later * v
+        c = (1.0 - w) * (1.0 - pole * w) + step * w * up * (p + decay)
+        values[i] = c
+        power = up * down / (c * ((1.0 - v) * (1.0 - pole * v) + step * v * down * (q + decay)))
+        if i in (0, last):
+            power *= 0.5
+        reading = (power * p * q).real
+        additive += power.real
+        read += reading
+        if i % 2 == 0:
+            additive_even += power.real
+            read_even += reading
+    return (additive / last, read / last), (2.0 * additive_even / last, 2.0 * read_even / last)
+
+
+@_compiled
+def _half_turns(values):  # pragma: no cover
+    """Half turns about 0 that values take, real at both ends; and whether each turns by less than 1.2."""
+    count, sure = 0, True
+    for k in range(len(values) - 1):
+        a, b = values[k], values[k + 1]
+        a, b = a / max(abs(a.real), abs(a.imag)), b / max(abs(b.real), abs(b.imag))
+        along, across = a.real * b.real + a.imag * b.imag, a.real * b.imag - a.imag * b.real
+        sure = sure and abs(across) < SHARPEST * along
+        if (a.real < 0.0) != (b.real < 0.0):
+            count += 1 if across > 0.0 else -1
+    return count, sure
 
 
 def _at_real(delta: float, step: float, law: StalenessLaw, how: StepFilter) -> tuple[float, float]:
@@ -179,12 +223,11 @@ def _slow_zero(step: float, law: StalenessLaw, how: StepFilter) -> float | None:
     return delta if 0 < delta < most and abs(change) <= 1e-12 * delta else None
 
 
-def _gaps_beyond(delta: float, step: float, law: StalenessLaw, how: StepFilter) -> Iterator[float]:
-    r"""Gaps g, widest first, such that the circle of radius :math:`e^{\delta+g}` encloses one zero of c alone."""
-    coefficients = characteristic_coefficients(step, law.pmf, how)
-    ages, mean = len(coefficients) - 1, law.mean + 1.0 + how.lag
+def _gaps_beyond(delta: float, law: StalenessLaw, how: StepFilter) -> Iterator[float]:
+    r"""Gaps g, widest first, such that the circle of radius :math:`e^{\delta+g}` may enclose one zero of c alone."""
+    ages, mean = len(law.pmf) + 1, law.mean + 1.0 + how.lag
     for gap in (0.3 / mean, 0.05 / mean, 5.0 / ages, 1.0 / ages):
-        if (delta + gap) * ages < 600.0 and zeros_inside(coefficients, math.exp(delta + gap)) == 1:
+        if (delta + gap) * ages < 600.0:
             yield gap
 
 
@@ -199,15 +242,19 @@ def _slow_noise_gain(step: float, law: StalenessLaw, how: StepFilter) -> NoiseGa
     outside, inside = float(law.pmf @ np.exp(delta * ages)), float(law.pmf @ np.exp(-delta * ages))
     w = math.exp(delta)
     residue = -(how.now + how.later * w) * (how.now + how.later / w) / (slope * left)
-    for gap in _gaps_beyond(delta, step, law, how):
-        log_radius = delta + gap
-        length = 1 << math.ceil(math.log2(max(8 * len(ages), 40.0 / gap) + 64))
-        if length > LONGEST_TRANSFORM:
-            continue
-        additive, read = _circle_integrals(step, law.pmf, how, log_radius, length)
-        again, _ = _circle_integrals(step, law.pmf, how, log_radius, 2 * length)
-        if abs(again - additive) <= 1e-9 * (additive + residue):
-            return NoiseGain(additive + residue, read + residue * outside * inside)
+    for gap in _gaps_beyond(delta, law, how):
+        first = 1 << math.ceil(math.log2(max(8 * len(ages), 40.0 / gap) + 64))
+        for length in (first, 2 * first):
+            if length > LONGEST_TRANSFORM:
+                break
+            fine, coarse, zeros = _circle_integrals(step, law.pmf, how, delta + gap, length)
+            if zeros not in (None, 1):
+                break
+            gain = NoiseGain(fine.additive + residue, fine.read + residue * outside * inside)
+            error, differ = abs(coarse.read - fine.read), abs(gain.additive - gain.read)  # which makes the limit
+            agree = abs(coarse.additive - fine.additive) <= 1e-9 * gain.additive
+            if zeros == 1 and agree and error <= max(1e-7 * differ, 1e-12 * gain.additive):
+                return gain
     return None
 
 
@@ -322,7 +369,7 @@ def decay_per_update(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER
     scale = law.mean + 1.0 + how.lag
     if _is_slow(step, law, how):
         slow = _slow_zero(step, law, how)
-        if slow is not None and next(_gaps_beyond(slow, step, law, how), None) is not None:
+        if slow is not None and _is_alone(slow, step, law, how):
             return slow
     coefficients = characteristic_coefficients(step, law.pmf, how)
     low, high = -0.5, 0.0
@@ -350,18 +397,21 @@ def decay_per_update(step: float, law: StalenessLaw, how: StepFilter = NO_FILTER
     return 0.5 * (low + high)
 
 
+def _is_alone(delta: float, step: float, law: StalenessLaw, how: StepFilter) -> bool:
+    """Whether a circle about a slow mode's zero is found that encloses no other."""
+    coefficients = characteristic_coefficients(step, law.pmf, how)
+    return any(zeros_inside(coefficients, math.exp(delta + gap)) == 1 for gap in _gaps_beyond(delta, law, how))
+
+
 def zeros_inside(coefficients: Array, radius: float) -> int:
     """Zeros of a real polynomial (lowest power first) inside a circle, by the turns of its value along it."""
     scaled = coefficients * radius ** np.arange(len(coefficients))
     length = 1 << math.ceil(math.log2(8 * len(coefficients) + 64))
-    turns = np.zeros(1)
-    while length <= LONGEST_TRANSFORM:
-        values = np.fft.rfft(scaled, length)
-        turns = np.angle(values[1:] / values[:-1])
-        if np.abs(turns).max() < 1.2:
-            return round(float(-turns.sum() / np.pi))
+    turns, sure = 0, False
+    while not sure and length <= LONGEST_TRANSFORM:
+        turns, sure = _half_turns(fft.rfft(scaled, length))
         length *= 2
-    return round(float(-turns.sum() / np.pi))
+    return -turns
 
 
 def _polished(coefficients: Array, radius: float) -> Iterator[complex]:

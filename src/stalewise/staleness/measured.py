@@ -71,7 +71,7 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
     noise = None
     if uneven and study.rules().trigger == 0.0:
         noise = _noise_gradients(still, min(share, 1.0), acceptance, rate * a_step, seed)
-    early = _first_steps(still, rate, a_step / max(acceptance, 1e-3), seed) if share >= 1.0 else None
+    early = _first_steps(still, rate, a_step / max(acceptance, 1e-3), seed, min(length, 1.0)) if share >= 1.0 else None
     return Arrivals(
         rate=rate,
         gradients_a_step=a_step,
@@ -161,10 +161,10 @@ def standard_error(rates: Array) -> float:
     return float(rates.std(ddof=1)) / math.sqrt(len(rates)) / rate if rate > 0 else 0.0
 
 
-def _first_steps(study: Study, rate: float, computed: float, seed: int) -> FirstSteps | None:
+def _first_steps(study: Study, rate: float, computed: float, seed: int, length: float) -> FirstSteps | None:
     """Chances of the first steps, ``computed`` gradients each, from many short runs; None if there are no steps."""
     gradients = FIRST * computed  # a run, about
-    seeds = round(min(max(FIRST_GRADIENTS / gradients, FIRST_SEEDS[0]), FIRST_SEEDS[1]))
+    seeds = round(min(max(length * FIRST_GRADIENTS / gradients, FIRST_SEEDS[0]), FIRST_SEEDS[1]))
     if not rate > 0:
         return None
     time = FIRST / rate * np.linspace(0.0, 1.0, FIRST_POINTS) ** 2  # where workers begin together the first come sooner

@@ -175,11 +175,11 @@ class AbstractContinuous(AbstractDelay):
     def frozen(self) -> "stats.distributions.rv_frozen":
         """The SciPy distribution."""
 
-    @property
+    @functools.cached_property
     def mean(self) -> float:
         return float(self.frozen.mean())
 
-    @property
+    @functools.cached_property
     def variance(self) -> float:
         return float(self.frozen.var())
 
