@@ -29,7 +29,7 @@ NAMES = {"curvature": "curvature", "noise": "gradient noise", "spread": "spread 
 FLAT = 1.05  # of the best time
 STEP = 2.0 ** (1 / 6)  # between learning rates looked at
 TUNED, HELD = 6, 24  # steps to both sides of one that was tuned, and of one that is given
-NEAR, NEARER = (0.5, 0.71, 1.41, 2.0), 1.19  # times the learning rate: where a better one is looked for
+NEAR, NEARER = ((0.71, 0.5), (1.41, 2.0)), 1.19  # times the learning rate: where a better one is looked for
 
 
 def error_bars(study: Study, given: Mapping[str, float] | None) -> dict[str, float]:
@@ -207,9 +207,17 @@ class _Times:
 
     def regret(self) -> float | None:
         """Of the learning rate as it is; None where no other is any better known."""
-        here, looked = self.at(1.0), {factor: self.at(factor) for factor in NEAR}
+        here = self.at(1.0)
+        looked = {1.0: here}
+        for side in NEAR:  # as long as it falls
+            last = here
+            for factor in side:
+                looked[factor] = self.at(factor)
+                if last <= looked[factor] and math.isfinite(last):
+                    break
+                last = looked[factor]
         best = min(looked, key=lambda factor: looked[factor])
-        least = min(here, looked[best], *(self.at(best * by) for by in (NEARER, 1.0 / NEARER)))
+        least = min(looked[best], *(self.at(best * by) for by in (NEARER, 1.0 / NEARER)))
         return here / least - 1.0 if 0.0 < least < math.inf else None
 
 

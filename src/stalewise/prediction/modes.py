@@ -101,8 +101,10 @@ def stability_of(modes: Modes, timing: Arrivals) -> Stability:
     mean = contracts and all(one.mean for one in decays)
     if not contracts or not all(one.mean_square for one in decays):
         return Stability(mean, False, math.inf, math.inf, method)
-    factors = [stationary_variance(h, 1.0, timing, how) for h, how in zip(modes.step, modes.inertia, strict=True)]
-    held = 0.5 * modes.curvature * np.array(factors)
+    factors = np.zeros(len(modes.step))
+    for i in np.flatnonzero((modes.noise > 0) | (modes.growth > 0)):
+        factors[i] = stationary_variance(modes.step[i], 1.0, timing, modes.inertia[i])
+    held = 0.5 * modes.curvature * factors
     loop = float(held @ modes.growth)
     floor = float(held @ modes.noise) / (1.0 - loop) if loop < 1.0 else math.inf
     return Stability(mean, loop < 1.0, floor, loop, method)
