@@ -143,7 +143,7 @@ def _circle_integrals(
     The same by every other point, and the zeros of c inside the circle, None where the points are too few to say.
     """
     powers = np.arange(len(pmf)) * log_radius
-    outside, inside = fft.rfft(pmf * np.exp([powers, -powers]), length)
+    outside, inside = np.fft.rfft(pmf * np.exp([powers, -powers]), length)
     roots = (_roots if length <= KEPT_TRANSFORM else _roots.__wrapped__)(length)
     radius, filtered = math.exp(log_radius), (how.now, how.later, how.pole, how.decay)
     values = np.empty(len(roots), complex)
@@ -409,7 +409,7 @@ def zeros_inside(coefficients: Array, radius: float) -> int:
     length = 1 << math.ceil(math.log2(8 * len(coefficients) + 64))
     turns, sure = 0, False
     while not sure and length <= LONGEST_TRANSFORM:
-        turns, sure = _half_turns(fft.rfft(scaled, length))
+        turns, sure = _half_turns(np.fft.rfft(scaled, length))
         length *= 2
     return -turns
 

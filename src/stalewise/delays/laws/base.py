@@ -176,12 +176,17 @@ class AbstractContinuous(AbstractDelay):
         """The SciPy distribution."""
 
     @functools.cached_property
-    def mean(self) -> float:
-        return float(self.frozen.mean())
+    def _moments(self) -> tuple[float, float]:
+        """Mean and variance, that SciPy takes long for."""
+        return float(self.frozen.mean()), float(self.frozen.var())
 
-    @functools.cached_property
+    @property
+    def mean(self) -> float:
+        return self._moments[0]
+
+    @property
     def variance(self) -> float:
-        return float(self.frozen.var())
+        return self._moments[1]
 
     def cdf(self, t: ArrayLike) -> Array:
         return np.asarray(self.frozen.cdf(t), float)
