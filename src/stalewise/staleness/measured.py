@@ -42,7 +42,8 @@ def measured(study: Study, seed: int = 0, share: float = 1.0, length: float = 1.
     that may do for a search; the rate is then known to 0.3 % over its root. Gradients a step are those applied over the
     steps taken, where that is more than 1 % from the group (a bound kept by waiting).
 
-    The number of steps by a given time comes from 16 runs begun as the study says, that of the first 20 from up to 512.
+    The number of steps by a given time comes from 16 runs begun as the study says, that of the first 20 from 64 to 512,
+    as many as 2,000,000 gradients times ``length`` make.
 
     With a ``trigger`` what is sent depends on the gradients, so the study's own workload and learning rate are run.
     """
