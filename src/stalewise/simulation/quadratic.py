@@ -15,7 +15,7 @@ from stalewise.study import Study
 Array = NDArray[np.float64]
 FATES = ("applied", "dropped", "cancelled", "unsent", "in_flight")
 COUNTED = 1 << 18  # greater staleness is counted as this, unless four times the workers is more
-SHORT = 20_000  # gradients of a run: shorter ones are over before a second thread is of use
+SHORT = 200_000  # gradients times modes of all runs: fewer are over before a second thread is of use
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,12 @@ def problem_of(study: Study) -> Problem:
 def run_ensemble(study: Study, time: Array, *, seeds: int, seed: int) -> Ensemble:
     """Run ``seeds`` independent repetitions of a quadratic study, recorded at ``time`` [s]."""
     fleet, rules = fleet_of(study), study.rules()
-    once, workers, bound = runner(fleet, rules, problem_of(study)), fleet.workers, rules.max_staleness
+    problem, workers, bound = problem_of(study), fleet.workers, rules.max_staleness
+    once = runner(fleet, rules, problem)
     length = min(64 * workers + 256, max(4 * workers, COUNTED)) if bound is None else min(bound, COUNTED) + 1
     children = np.random.SeedSequence(seed).spawn(seeds)
     loss, updates = np.full((seeds, len(time)), np.inf), np.zeros((seeds, len(time)))
-    short = workers * float(time[-1]) < SHORT * fleet.mean_cycle
+    short = seeds * workers * (1 + len(problem.start)) * float(time[-1]) < SHORT * fleet.mean_cycle
     threads = 1 if short else min(os.cpu_count() or 1, seeds)
 
     def share_of(thread: int) -> tuple[NDArray[np.int64], list[Counts]]:
