@@ -176,17 +176,20 @@ class AbstractContinuous(AbstractDelay):
         """The SciPy distribution."""
 
     @functools.cached_property
-    def _moments(self) -> tuple[float, float]:
-        """Mean and variance, that SciPy takes long for."""
-        return float(self.frozen.mean()), float(self.frozen.var())
+    def _mean(self) -> float:
+        return float(self.frozen.mean())
+
+    @functools.cached_property
+    def _variance(self) -> float:
+        return float(self.frozen.var())
 
     @property
     def mean(self) -> float:
-        return self._moments[0]
+        return self._mean
 
     @property
     def variance(self) -> float:
-        return self._moments[1]
+        return self._variance
 
     def cdf(self, t: ArrayLike) -> Array:
         return np.asarray(self.frozen.cdf(t), float)
