@@ -11,7 +11,7 @@ from stalewise.errors import InputError
 from stalewise.planning import Goal, plan
 from stalewise.planning.objectives import spent
 from stalewise.planning.quadratics import _ordinal
-from stalewise.planning.questions import error_bars
+from stalewise.planning.questions import _Times, error_bars
 from stalewise.planning.rules import RULES
 from stalewise.planning.shortlist import guess
 from stalewise.prediction.quadratic import settling
@@ -379,3 +379,14 @@ def test_ordinals_have_their_article():
     assert [_ordinal(n) for n in (2, 8, 11, 18, 21, 80, 112)] == [
         "A 2nd", "An 8th", "An 11th", "An 18th", "A 21st", "An 80th", "A 112th",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("rate", [0.03, 0.06, 0.12, 0.2, 0.27])
+def test_the_regret_of_a_learning_rate_is_that_of_a_fine_grid(rate, noise):
+    """Between 0.4 and 2.4 times it, from a few looks: too low, near the best, too high, and beyond the margin."""
+    study = quadratic("gamma(1, 4)", 8, rate, noise=noise)
+    one = _Times(study, arrivals(study), 0.9)
+    here, times = one.at(1.0), [one.at(factor) for factor in np.geomspace(0.42, 2.38, 40)]
+    least, told = min(here, *times), one.regret()
+    assert told == pytest.approx(here / least - 1.0, abs=0.04) if math.isfinite(least) else told is None
